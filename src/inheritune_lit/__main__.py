@@ -1,0 +1,79 @@
+"""The commands: `inheritune <command>` and `python -m inheritune_lit <command>`."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from inheritune_lit.commit import InheritError
+
+# One line a command: its name, where it lives, and what `inheritune --help` says of it.
+COMMANDS = {
+    "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
+    "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
+    "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
+    "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command named by the first argument; a command's module is imported only when it is asked for."""
+    command, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(_overview())
+        return
+    if command not in COMMANDS:
+        sys.exit(f"inheritune: error: no command {command!r}. The commands are: {', '.join(COMMANDS)}.")
+    module, function = COMMANDS[command][0].split(":")
+    run(getattr(importlib.import_module(module), function), f"inheritune {command}", args)
+
+
+def run(function: Callable[..., Any], prog: str, argv: Sequence[str] | None = None) -> Any:
+    """Makes a command line of a function's signature and docstring, as litGPT does, and calls it.
+
+    A mistake of the user (InheritError) ends in one readable message and exit code 1, not in a traceback.
+    """
+    from jsonargparse import auto_cli, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    args = _spell_out_flags(function, list(sys.argv[1:] if argv is None else argv))
+    try:
+        return auto_cli(function, args=args, prog=prog)
+    except InheritError as error:
+        sys.exit(f"{prog}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{prog}: interrupted")
+
+
+def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]:
+    """`--dry_run` → `--dry_run=true`, `--no-check_finite` → `--check_finite=false`.
+
+    jsonargparse knows booleans only with a value; both spellings are accepted.
+    """
+    names = [name for name, p in inspect.signature(function).parameters.items() if p.annotation is bool]
+    spelt = {f"--{name}": f"--{name}=true" for name in names}
+    spelt |= {f"--no-{name}": f"--{name}=false" for name in names}
+    spelt |= {f"--no_{name}": f"--{name}=false" for name in names}
+    followed_by_value = [value.lower() in ("true", "false") for value in [*argv[1:], ""]]
+    return [arg if has_value else spelt.get(arg, arg) for arg, has_value in zip(argv, followed_by_value, strict=True)]
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: inheritune COMMAND [options]      (inheritune COMMAND --help says more)",
+            "",
+            "Small base language models out of big ones, trained with litGPT.",
+            "",
+            *lines,
+            "",
+            "Training is litGPT's own command: litgpt pretrain --config recipes/<name>.yaml",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

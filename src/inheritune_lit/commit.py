@@ -1,0 +1,130 @@
+"""How a folder comes into being: written in a staging folder beside its place, made durable, then renamed.
+
+A reader sees the whole folder or none. A staging folder is named `.NAME.staging`, never `step-*`, because
+`litgpt pretrain --resume auto` takes any nested `step-*` folder for a checkpoint.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class InheritError(ValueError):
+    """A mistake that the user can mend: the message says what, where, expected, got and what to do."""
+
+
+@contextmanager
+def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
+    """Yields an empty folder that becomes `out_dir` if the block ends without an error.
+
+    Args:
+        out_dir: The folder to bring into being.
+        overwrite: Replace an existing `out_dir`. It stays as it is until the new one is whole.
+        resume: Keep the staging folder when the block fails, and start from what an earlier try left in it.
+
+    Raises:
+        InheritError: `out_dir` exists and `overwrite` is off, its parent can't be written, another process is writing
+            it, or the disk is full.
+    """
+    out_dir = Path(os.path.abspath(out_dir))  # not resolve(): a link to a folder elsewhere is replaced, not followed
+    if os.path.lexists(out_dir) and not overwrite:
+        raise InheritError(f"{out_dir} exists already. Choose another folder, or pass --overwrite to replace it.")
+    folder = out_dir.with_name(f".{out_dir.name}.staging")
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(out_dir.with_name(f".{out_dir.name}.lock"), "w")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise InheritError(f"Can't write beside {out_dir}: {error}. Choose an --out_dir that you may write.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when its holder dies
+        except BlockingIOError:
+            raise InheritError(f"Another process is writing {out_dir} now. Wait for it, or stop it.") from None
+        try:
+            if folder.exists() and not resume:  # what a killed run left
+                shutil.rmtree(folder)
+            folder.mkdir(exist_ok=True)
+            yield folder
+            _fsync_tree(folder)
+            _replace(folder, out_dir)
+        except BaseException as error:
+            if not resume:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                free = shutil.disk_usage(out_dir.parent).free
+                raise InheritError(
+                    f"No room for {out_dir}: {error.strerror} ({free / 2**30:.2f} GiB free). "
+                    "Free some space or choose an --out_dir on another disk; nothing was replaced."
+                ) from error
+            raise
+        finally:
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def _replace(folder: Path, out_dir: Path) -> None:
+    old = out_dir.with_name(f".{out_dir.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if os.path.lexists(out_dir):
+        out_dir.rename(old)
+    folder.rename(out_dir)
+    _fsync(out_dir.parent)
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _fsync(Path(root) / name)
+        _fsync(Path(root))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a small JSON file and makes it durable, so that a receipt written last vouches for what came before it."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Reads a JSON object; `what` names it in the error.
+
+    Raises:
+        InheritError: the file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InheritError(f"Can't read the {what} {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise InheritError(f"The {what} {path} holds a {type(content).__name__}, expected a JSON object.")
+    return content
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it; reads 16 MiB at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**24):
+            digest.update(chunk)
+    return digest.hexdigest()

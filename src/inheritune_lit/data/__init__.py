@@ -1,0 +1,1 @@
+"""Token shards and the data module that serves them to litGPT."""
