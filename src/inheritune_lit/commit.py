@@ -37,20 +37,10 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
     if os.path.lexists(out_dir) and not overwrite:
         raise InheritError(f"{out_dir} exists already. Choose another folder, or pass --overwrite to replace it.")
     folder = out_dir.with_name(f".{out_dir.name}.staging")
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(out_dir.with_name(f".{out_dir.name}.lock"), "w")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise InheritError(f"Can't write beside {out_dir}: {error}. Choose an --out_dir that you may write.") from error
-    with lock:
+    with _locked(folder):
+        if not resume:  # what a killed run left
+            _empty(folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when its holder dies
-        except BlockingIOError:
-            raise InheritError(f"Another process is writing {out_dir} now. Wait for it, or stop it.") from None
-        try:
-            if folder.exists() and not resume:  # what a killed run left
-                shutil.rmtree(folder)
-            folder.mkdir(exist_ok=True)
             yield folder
             _fsync_tree(folder)
             _replace(folder, out_dir)
@@ -64,8 +54,34 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
                     "Free some space or choose an --out_dir on another disk; nothing was replaced."
                 ) from error
             raise
-        finally:
-            Path(lock.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InheritError(f"Can't write {folder}: {error}. Choose an --out_dir that you may write.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # whoever held it may have renamed or removed it between our two calls
+        if not folder.exists() or os.fstat(descriptor).st_ino != folder.stat().st_ino:
+            raise BlockingIOError
+        yield
+    except BlockingIOError:
+        raise InheritError(f"Another process is writing {folder} now. Wait for it, or stop it.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _replace(folder: Path, out_dir: Path) -> None:
