@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,20 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
             it, or the disk is full.
     """
     out_dir = Path(os.path.abspath(out_dir))  # not resolve(): a link to a folder elsewhere is replaced, not followed
-    if os.path.lexists(out_dir) and not overwrite:
-        raise InheritError(f"{out_dir} exists already. Choose another folder, or pass --overwrite to replace it.")
-    folder = out_dir.with_name(f".{out_dir.name}.staging")
+    folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
     with _locked(folder):
+        if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
+            old.rename(out_dir)
+        if os.path.lexists(out_dir) and not overwrite:
+            with suppress(OSError):  # not empty: an earlier try's, to be resumed
+                folder.rmdir()
+            raise InheritError(f"{out_dir} exists already. Choose another folder, or pass --overwrite to replace it.")
         if not resume:  # what a killed run left
             _empty(folder)
         try:
             yield folder
             _fsync_tree(folder)
-            _replace(folder, out_dir)
+            _replace(folder, out_dir, old)
         except BaseException as error:
             if not resume:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -84,8 +88,7 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def _replace(folder: Path, out_dir: Path) -> None:
-    old = out_dir.with_name(f".{out_dir.name}.old")
+def _replace(folder: Path, out_dir: Path, old: Path) -> None:
     if old.exists():
         shutil.rmtree(old)
     if os.path.lexists(out_dir):

@@ -1,0 +1,151 @@
+"""`inheritune verify`: is a checkpoint folder what its receipt says, and does it come from the source it names?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, check_names_and_shapes, load_config, read_receipt
+from inheritune_lit.commit import InheritError, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.model import GPT
+
+
+def verify(folder: Path, *, source: Path | None = None) -> None:
+    """Check a checkpoint folder against its receipt and, with --source, against the reference it was made from.
+
+    Arguments:
+        folder: A folder that `inheritune surgery` wrote.
+        source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those of
+            the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype.
+    """
+    folder = Path(folder)
+    receipt = read_receipt(folder)
+    check_files(folder, receipt["files"])
+    print(f"{folder}: {len(receipt['files'])} files are what {RECEIPT} says")
+    if source is None:
+        return
+    target, reference = Weights(folder / WEIGHTS), Weights(Path(source) / WEIGHTS)
+    check_names_and_shapes(target, load_config(folder), folder)
+    check_names_and_shapes(reference, load_config(Path(source)), Path(source))
+    if (found := reference.fingerprint()) != receipt["source"]["fingerprint"]:
+        raise InheritError(
+            f"{source} is not the source of {folder}: its fingerprint is {found[:16]}…, the receipt has "
+            f"{receipt['source']['fingerprint'][:16]}… (source {receipt['source']['name']!r})."
+        )
+    compare_tensors(target, reference, receipt["blocks"])
+    print(f"{folder}: {len(target)} tensors equal those of {source}, blocks {_ranges(receipt['blocks'])}")
+    compare_logits(folder, Path(source), receipt["blocks"])
+    print(f"{folder}: logits equal those of {source} run through these blocks")
+
+
+def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
+    """Sizes and SHA-256 of the files a receipt lists.
+
+    Raises:
+        InheritError: naming every file that is missing or differs.
+    """
+    problems = []
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif (size := path.stat().st_size) != entry["bytes"]:
+            problems.append(f"{name} has {size:,} bytes, expected {entry['bytes']:,}")
+        elif (digest := sha256_file(path)) != entry["sha256"]:
+            problems.append(f"{name} has SHA-256 {digest[:16]}…, expected {str(entry['sha256'])[:16]}…")
+    if problems:
+        raise InheritError(
+            f"{folder} is not what its {RECEIPT} says: {'; '.join(problems)}. Write it again with inheritune surgery."
+        )
+
+
+def compare_tensors(target: Weights, source: Weights, blocks: Sequence[int]) -> None:
+    """Every target tensor equals the source's, after conversion to the target's dtype.
+
+    Raises:
+        InheritError: naming the first tensor that differs.
+    """
+    import torch
+
+    from inheritune_lit.surgery import inherited_names
+
+    names = inherited_names(source, blocks)
+    if set(names) != set(target):
+        raise InheritError(f"{target.path} does not hold the tensors of blocks {_ranges(blocks)} of {source.path}.")
+    for name, source_name in names.items():
+        # bytes, not values: a NaN that was kept on purpose equals itself
+        expected = source[source_name].to(target.dtype(name)).contiguous().reshape(-1).view(torch.uint8)
+        if not torch.equal(target[name].contiguous().reshape(-1).view(torch.uint8), expected):
+            raise InheritError(f"{target.path}: {name} differs from {source_name} of {source.path}.")
+
+
+def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: int = 32) -> None:
+    """The target's logits are exactly those of the reference with all other blocks taken out.
+
+    The reference keeps its own Config, so this catches per-layer settings (sliding windows, rotary bases, dense or
+    expert MLP) that went to the wrong block.
+
+    Raises:
+        InheritError: the logits differ.
+    """
+    import torch
+
+    target, reference = load_model(folder), load_model(source)
+    keep_only(reference, blocks)
+    dtype = next(target.parameters()).dtype
+    for parameter in reference.parameters():  # not .to(dtype), which would round the rotary tables too
+        parameter.data = parameter.data.to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    length = min(tokens, target.max_seq_length)
+    idx = torch.randint(0, target.config.vocab_size, (2, length), generator=generator)
+    with torch.inference_mode():
+        ours, theirs = target(idx), reference(idx)
+    if not torch.equal(ours, theirs):
+        raise InheritError(
+            f"The logits of {folder} differ from those of {source} run through blocks {_ranges(blocks)}, by up to "
+            f"{(ours.float() - theirs.float()).abs().max():.3g}. One of the two model_config.yaml is wrong."
+        )
+
+
+def load_model(folder: Path) -> "GPT":
+    """litGPT's GPT over the mapped weights of a checkpoint folder, in evaluation mode."""
+    import torch
+    from litgpt.model import GPT
+
+    with torch.device("meta"):
+        model = GPT(load_config(folder))
+    model.load_state_dict(dict(Weights(folder / WEIGHTS)), assign=True)
+    model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
+    return model.eval()
+
+
+def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
+    """Takes all but the given blocks out of a model's forward pass, in place; the others keep their numbers.
+
+    Raises:
+        InheritError: the blocks are not in ascending order, so that the reference can't run through them so.
+    """
+    import torch
+
+    if list(blocks) != sorted(blocks):
+        raise InheritError(f"Blocks {_ranges(blocks)} are not in the reference's order: its logits can't be compared.")
+
+    class Skip(torch.nn.Module):
+        def forward(self, x: "torch.Tensor", *_: object) -> "torch.Tensor":
+            return x
+
+    for i in set(range(len(model.transformer.h))) - set(blocks):
+        model.transformer.h[i] = Skip()
+
+
+def _ranges(blocks: Sequence[int]) -> str:
+    """[0, 1, 2, 5] → 0-2,5"""
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1].append(block)
+        else:
+            parts.append([block])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -1,0 +1,82 @@
+"""What all tests share: no network, and small seeded litGPT checkpoints of several architectures."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from litgpt.config import Config
+from litgpt.model import GPT
+
+os.environ["TORCHDYNAMO_DISABLE"] = "1"
+ROOT = Path(__file__).parents[1]
+
+SMALL = {"n_embd": 32, "n_head": 4, "padded_vocab_size": 64, "vocab_size": 64, "block_size": 32}
+LLAMA = SMALL | {"n_layer": 6, "n_query_groups": 4, "intermediate_size": 48}
+# One small model of each kind of block that litGPT knows; the names are real, as litGPT branches on them.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "llama": ("open_llama_3b", LLAMA, {"model_type": "llama"}),
+    "pythia": ("pythia-14m", SMALL | {"n_layer": 6, "intermediate_size": 64}, {"model_type": "gpt_neox"}),
+    "gemma": (
+        "Gemma-3-1b-it",
+        LLAMA
+        | {"n_query_groups": 1, "head_size": 8, "sliding_window_size": 4}
+        | {"sliding_window_indices": [1, 1, 0, 1, 1, 0], "rope_indices": [1, 1, 0, 1, 1, 0]},
+        {"model_type": "gemma3_text", "sliding_window_pattern": 3},
+    ),
+    "qwen": ("Qwen2.5-0.5B", LLAMA | {"n_query_groups": 2}, {"model_type": "qwen2", "max_window_layers": 6}),
+    "moe": (
+        "Mixtral-8x7B-v0.1",
+        LLAMA | {"n_query_groups": 2, "n_expert": 4, "n_expert_per_token": 2},
+        {"model_type": "mixtral"},
+    ),
+    "biased_head": ("phi-2", SMALL | {"n_layer": 6, "intermediate_size": 64}, {"model_type": "phi"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+def make_checkpoint(folder: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
+    """Writes a small seeded checkpoint folder as litGPT's converter would, tokenizer files and config.json included."""
+    name, overrides, hf_config = ARCHITECTURES[architecture]
+    config = Config.from_name(name, **overrides)
+    torch.manual_seed(0)
+    model = GPT(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # nothing may look right because it is all ones or all zeros
+            parameter.copy_(torch.randn(parameter.shape) * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
+    folder.mkdir(parents=True)
+    torch.save({k: v.to(dtype) for k, v in model.state_dict().items()}, folder / "lit_model.pth")
+    (folder / "model_config.yaml").write_text(yaml.dump(asdict(config)))
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": config.n_layer, **hf_config}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a small checkpoint: `checkpoint("gemma", dtype=torch.bfloat16)`."""
+    return lambda architecture="llama", **options: make_checkpoint(tmp_path / "reference", architecture, **options)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama checkpoint that no test changes."""
+    return make_checkpoint(tmp_path_factory.mktemp("shared") / "open_llama_tiny")
