@@ -52,8 +52,8 @@ class Record:
 class Weights(Mapping[str, "torch.Tensor"]):
     """The model's tensors in a litGPT checkpoint file, mapped: a tensor's bytes are read when it is used.
 
-    Only the `{"model": …}` part of a `litgpt pretrain` checkpoint is looked at, never its optimizer state. The pickle is
-    read with `weights_only=True` and without its data, so nothing in it can run.
+    Only the `{"model": …}` part of a `litgpt pretrain` checkpoint is looked at, never its optimizer state. The pickle
+    is read with `weights_only=True` and without its data, so nothing in it can run.
 
     Raises:
         InheritError: the file is missing, truncated, in an old format, holds more than tensors, or would run code.
@@ -96,8 +96,8 @@ class Weights(Mapping[str, "torch.Tensor"]):
             found = zlib.crc32(view[: record.size])
         if found != record.crc32:
             raise InheritError(
-                f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {record.crc32:08x} as recorded "
-                "when it was saved. Fetch or write the checkpoint again."
+                f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {record.crc32:08x} as "
+                "recorded when it was saved. Fetch or write the checkpoint again."
             )
         return self._view(name, buffer, 0)
 

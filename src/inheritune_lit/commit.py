@@ -33,7 +33,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
         InheritError: `out_dir` exists and `overwrite` is off, its parent can't be written, another process is writing
             it, or the disk is full.
     """
-    out_dir = Path(os.path.abspath(out_dir))  # not resolve(): a link to a folder elsewhere is replaced, not followed
+    out_dir = Path.cwd() / out_dir  # not resolve(): a link to a folder elsewhere is replaced, not followed
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
     with _locked(folder):
         if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace

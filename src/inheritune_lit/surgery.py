@@ -336,8 +336,8 @@ def _check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
     if not (torch.isfinite(low) and torch.isfinite(high)):
         bad = int((~torch.isfinite(tensor)).sum())
         raise InheritError(
-            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another checkpoint, "
-            "or pass --no-check_finite to keep them."
+            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another "
+            "checkpoint, or pass --no-check_finite to keep them."
         )
 
 

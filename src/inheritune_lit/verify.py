@@ -17,8 +17,8 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
 
     Arguments:
         folder: A folder that `inheritune surgery` wrote.
-        source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those of
-            the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype.
+        source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
+            of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype.
     """
     folder = Path(folder)
     receipt = read_receipt(folder)

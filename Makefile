@@ -1,0 +1,36 @@
+# Each target sets up .venv by itself; PYTHON chooses the interpreter for it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo     the whole way on a real small model and real text (about 15 minutes on 2 cores)"
+	@echo "make test     formatting, lint, types and tests: all that a contributor needs"
+	@echo "make check    formatting, lint and types only"
+	@echo "make format   rewrite the sources as ruff wants them"
+	@echo "make clean    remove .venv and what the demo wrote"
+
+# pinned: without constraints pip backtracks for ten minutes
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/inheritune demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv demo

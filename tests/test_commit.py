@@ -1,0 +1,111 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
+
+
+def test_appears_whole(tmp_path: Path) -> None:
+    with staging(tmp_path / "a/b") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub/file").write_text("x")
+        assert not (tmp_path / "a/b").exists()
+    assert (tmp_path / "a/b/sub/file").read_text() == "x"
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_failure_leaves_nothing_or_what_can_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), staging(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), staging(tmp_path / "out", resume=True) as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    with staging(tmp_path / "out", resume=True) as folder:
+        assert (folder / "half").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_run_left_is_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / ".out.staging/sub").mkdir(parents=True)
+    (tmp_path / ".out.staging/sub/stale").touch()
+    with staging(tmp_path / "out") as folder:
+        assert list(folder.iterdir()) == []
+
+
+def test_refused_output_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InheritError, match="exists already"), staging(tmp_path / "out"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.old/precious").touch()
+    with pytest.raises(InheritError, match="exists already"), staging(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out/precious").exists()
+
+
+def test_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path) -> None:
+    holder = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from inheritune_lit.commit import staging
+        with staging(Path(sys.argv[1])):
+            print("holding", flush=True)
+            time.sleep(60)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, tmp_path / "out"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert process.stdout.readline() == "holding\n"
+        with pytest.raises(InheritError, match="Another process is writing"), staging(tmp_path / "out"):
+            pass
+        assert (tmp_path / ".out.staging").exists()
+        process.kill()
+        process.wait()
+    with staging(tmp_path / "out") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "out/file").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_read_only_parent(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    script = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        from inheritune_lit.commit import InheritError, staging
+        os.setuid(65534)
+        try:
+            with staging(Path(sys.argv[1])):
+                pass
+        except InheritError as error:
+            print(error)
+    """)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "out"], capture_output=True, text=True, check=True)
+    assert "Choose an --out_dir that you may write" in done.stdout
+
+
+def test_json_errors_name_the_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json", "receipt") == {"a": 1}
+    (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.json").write_text("[]")
+    for name, problem in (("b.json", "Can't read the receipt"), ("c.json", "holds a list"), ("d.json", "Can't read")):
+        with pytest.raises(InheritError, match=problem):
+            read_json(tmp_path / name, "receipt")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
