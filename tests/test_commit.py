@@ -18,14 +18,18 @@ def test_appears_whole(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
 
 
+def fail_half_way(out_dir: Path, *, resume: bool) -> None:
+    with staging(out_dir, resume=resume) as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+
+
 def test_failure_leaves_nothing_or_what_can_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), staging(tmp_path / "out") as folder:
-        (folder / "half").touch()
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_half_way(tmp_path / "out", resume=False)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RuntimeError), staging(tmp_path / "out", resume=True) as folder:
-        (folder / "half").touch()
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_half_way(tmp_path / "out", resume=True)
     with staging(tmp_path / "out", resume=True) as folder:
         assert (folder / "half").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

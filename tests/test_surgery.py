@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -349,3 +350,21 @@ def test_command_line(llama: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "The reference has 6 blocks, numbered 0 to 5" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_reading_ahead_never_overwrites_the_tensor_in_use(llama: Path) -> None:
+    """The slices of one buffer that two tensors lie in are disjoint, whatever their sizes."""
+    from inheritune_lit.surgery import _read_ahead
+
+    expected = load(llama)
+    for names in (
+        sorted(expected),
+        sorted(expected, reverse=True),
+        sorted(expected, key=lambda n: expected[n].numel()),
+    ):
+        seen = []
+        for name, tensor in _read_ahead(Weights(llama / "lit_model.pth"), names):
+            time.sleep(0.001)  # the other thread has the time to do harm
+            assert torch.equal(tensor, expected[name])
+            seen.append(name)
+        assert seen == names

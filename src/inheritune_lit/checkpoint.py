@@ -79,7 +79,7 @@ class Weights(Mapping[str, "torch.Tensor"]):
         """The tensor as a view of the mapped file; a page is read when it is used, and counts as resident then."""
         return self._view(name, self._map, self.record(name).offset)
 
-    def read(self, name: str, buffer: bytearray) -> "torch.Tensor":
+    def read(self, name: str, buffer: memoryview) -> "torch.Tensor":
         """The tensor as a view of `buffer`, filled from the file: for passes over everything in little memory.
 
         Reading into a buffer that stays in the cache takes half as long as faulting mapped pages in.
@@ -88,12 +88,12 @@ class Weights(Mapping[str, "torch.Tensor"]):
             InheritError: the bytes are not those that were saved (CRC-32).
         """
         record = self.record(name)
-        with self.path.open("rb", buffering=0) as file, memoryview(buffer) as view:
+        with self.path.open("rb", buffering=0) as file:
             file.seek(record.offset)
             filled = 0
             while filled < record.size:
-                filled += file.readinto(view[filled : min(record.size, filled + 2**24)]) or _ended(self.path)
-            found = zlib.crc32(view[: record.size])
+                filled += file.readinto(buffer[filled : min(record.size, filled + 2**24)]) or _ended(self.path)
+        found = zlib.crc32(buffer[: record.size])
         if found != record.crc32:
             raise InheritError(
                 f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {record.crc32:08x} as "

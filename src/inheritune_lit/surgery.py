@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -299,31 +299,45 @@ def _write_weights(plan: Plan, path: Path, *, check_finite: bool) -> None:
     from tqdm import tqdm
 
     stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
-    state_dict = {}
-    buffer = bytearray(max(plan.weights.record(source).size for source in plan.names.values()))
     bar = tqdm(
         total=plan.bytes, desc="Writing", unit="B", unit_scale=True, disable=plan.bytes < PROGRESS_BAR_FROM or None
     )
     try:
         with bar, incremental_save(path) as saver:
-            for target, source in plan.names.items():
-                identity = plan.weights.identity(source)
-                if identity not in stored:
-                    tensor = plan.weights.read(source, buffer)
-                    if check_finite:
-                        _check_finite(tensor, source, plan.weights.path)
-                    tensor = tensor.to(plan.target_dtype(target)).contiguous()
-                    if tensor.untyped_storage().nbytes() != tensor.nbytes:
-                        tensor = tensor.clone()  # a view of a larger storage would drag all of it along
-                    stored[identity] = saver.store_early(tensor)
-                    bar.update(tensor.nbytes)
-                state_dict[target] = stored[identity]
-            saver.save(state_dict)
+            sources = [plan.names[target] for target in plan.distinct]
+            for target, (source, tensor) in zip(plan.distinct, _read_ahead(plan.weights, sources), strict=True):
+                if check_finite:
+                    _check_finite(tensor, source, plan.weights.path)
+                tensor = tensor.to(plan.target_dtype(target)).contiguous()
+                if tensor.untyped_storage().nbytes() != tensor.nbytes:
+                    tensor = tensor.clone()  # a view of a larger storage would drag all of it along
+                stored[plan.weights.identity(source)] = saver.store_early(tensor)
+                bar.update(tensor.nbytes)
+            saver.save({target: stored[plan.weights.identity(source)] for target, source in plan.names.items()})
     except RuntimeError as error:
         if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
             raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error
         raise
     zip_records(path)  # raises if the writer was cut short without saying so
+
+
+def _read_ahead(weights: Weights, names: Sequence[str]) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Each tensor, as a view that the next one may overwrite; the next is read while this one is used.
+
+    Both lie in one buffer of the largest one's size, at its two ends, where they fit: an embedding does not, blocks do.
+    """
+    sizes = [weights.record(name).size for name in names]
+    buffer = memoryview(bytearray(max(sizes)))
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        start, ahead = 0, None
+        for i, name in enumerate(names):
+            tensor = ahead.result() if ahead else weights.read(name, buffer[start:])
+            here, start, ahead = start, 0, None
+            if i + 1 < len(names):
+                other_end = 0 if here else (len(buffer) - sizes[i + 1]) // 64 * 64  # aligned for any dtype
+                if sizes[i + 1] <= here or (here == 0 and sizes[i] <= other_end):
+                    start, ahead = other_end, thread.submit(weights.read, names[i + 1], buffer[other_end:])
+            yield name, tensor
 
 
 def _check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
