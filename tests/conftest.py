@@ -8,11 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tokenizers
 import torch
 import yaml
 from litgpt.config import Config
 from litgpt.model import GPT
+
+from inheritune_lit.data.prepare import prepare
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 ROOT = Path(__file__).parents[1]
@@ -52,11 +56,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
-def make_checkpoint(folder: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
+def make_checkpoint(
+    folder: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any
+) -> Path:
     """Writes a small seeded checkpoint folder as litGPT's converter would, tokenizer files and config.json included."""
-    name, overrides, hf_config = ARCHITECTURES[architecture]
-    config = Config.from_name(name, **overrides)
-    torch.manual_seed(0)
+    name, small, hf_config = ARCHITECTURES[architecture]
+    config = Config.from_name(name, **small | overrides)
+    torch.manual_seed(seed)
     model = GPT(config)
     with torch.no_grad():
         for parameter in model.parameters():  # nothing may look right because it is all ones or all zeros
@@ -68,6 +74,30 @@ def make_checkpoint(folder: Path, architecture: str = "llama", dtype: torch.dtyp
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     return folder
+
+
+def make_tokenizer(folder: Path, size: int = 64) -> Path:
+    """Writes a tokenizer of the words w0, w1, …, of `size` tokens with <unk>, <s> and </s>."""
+    words = [*(f"w{i}" for i in range(size - 3)), "<unk>", "<s>", "</s>"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def make_tokens(folder: Path, tokenizer_dir: Path, documents: int, words: int = 15) -> Path:
+    """Prepares token shards of `documents` documents of made-up words for training, and three for validation."""
+    (folder / "text").mkdir(parents=True)
+    for i, row in enumerate(np.random.default_rng(0).integers(0, 60, (documents + 3, words))):
+        (folder / f"text/{i}{'val' * (i < 3)}.txt").write_text(" ".join(f"w{word}" for word in row))
+    settings: dict[str, Any] = {"val_share": 0, "val_glob": "*val*", "tasks": 2}
+    prepare(folder / "text", out_dir=folder / "tokens", tokenizer_dir=tokenizer_dir, **settings)
+    return folder / "tokens"
 
 
 @pytest.fixture

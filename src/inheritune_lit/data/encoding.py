@@ -1,0 +1,146 @@
+"""Text → token ids exactly as litGPT encodes a document, in batches and without importing litGPT in every worker."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.commit import InheritError, sha256_file
+
+if TYPE_CHECKING:
+    from litgpt import Tokenizer
+
+# Encoded to tell tokenizers apart: words, numbers, code, white space, several scripts.
+PROBE = (
+    "Pre-training small base language models: 12,345 tokens (3.5%)!\n\tdef f(x):\n        return x ** 2  # étude\n"
+    "Wherefore art thou Romeo? <s> </s> 东京 Привет naïve 🙂 don't they'll\r\n\n\n  https://example.org/a_b?c=1&d=2"
+)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What `litgpt.Tokenizer.encode(text, bos=bos, eos=True)` does, as data that travels to workers.
+
+    One difference, on purpose: a truncation or padding that tokenizer.json carries is off.
+    """
+
+    path: str
+    """tokenizer.json or tokenizer.model: litGPT's choice where both exist."""
+    backend: str
+    """huggingface or sentencepiece."""
+    bos: bool
+    """Whether each document begins with `bos_id`."""
+    bos_id: int | None
+    eos_id: int
+    vocab_size: int
+    """The largest token id there is, added tokens included, plus one."""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the smallest unsigned type of the shards that holds every id, without byte order."""
+        return "uint16" if self.vocab_size <= 2**16 else "uint32"
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each document."""
+        if self.backend == "huggingface":
+            return [self._with_ends(encoding.ids) for encoding in self._processor.encode_batch_fast(texts)]
+        threads = int(os.environ.get("RAYON_NUM_THREADS", "1"))
+        return [self._with_ends(ids) for ids in self._processor.encode(texts, num_threads=threads)]
+
+    def _with_ends(self, ids: list[int]) -> list[int]:
+        # litGPT's rules to the letter, and they have a surprise: an EOS that the tokenizer or the text itself
+        # put at the end is not left alone but taken away.
+        if self.bos:
+            if not ids or ids[0] != self.bos_id:
+                ids = [self.bos_id, *ids]  # type: ignore[list-item]
+        elif ids and ids[0] == self.bos_id:
+            ids = ids[1:]
+        if not ids or ids[-1] != self.eos_id:
+            return [*ids, self.eos_id]
+        return ids[:-1]
+
+    @cached_property
+    def _processor(self) -> Any:
+        if self.backend == "sentencepiece":
+            from sentencepiece import SentencePieceProcessor
+
+            return SentencePieceProcessor(model_file=self.path)
+        from tokenizers import Tokenizer
+
+        processor = Tokenizer.from_file(self.path)
+        processor.no_truncation()
+        processor.no_padding()
+        return processor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return asdict(self)  # without the processor, which not every backend can pickle
+
+
+def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder for a folder's tokenizer, and what the manifest says of it.
+
+    Args:
+        tokenizer_dir: A folder that litGPT takes a tokenizer from.
+        bos: Whether documents begin with the BOS token; None is litGPT's own rule, which looks into
+            tokenizer_config.json and at the folder's name.
+
+    Raises:
+        InheritError: litGPT can't open it, or it lacks a token that documents need.
+    """
+    from litgpt import Tokenizer
+
+    try:
+        tokenizer = Tokenizer(tokenizer_dir)
+    except Exception as error:  # both backends raise their own, bare Exceptions among them
+        raise InheritError(
+            f"Can't open the tokenizer in {tokenizer_dir}: {type(error).__name__} {error}. Expected what litGPT reads: "
+            "tokenizer.json or tokenizer.model, and tokenizer_config.json."
+        ) from error
+    file = tokenizer_dir / ("tokenizer.json" if tokenizer.backend == "huggingface" else "tokenizer.model")
+    bos = bool(tokenizer.use_bos) if bos is None else bos
+    size = vocabulary_size(tokenizer)
+    for name, needed, token in (("EOS", True, tokenizer.eos_id), ("BOS", bos, tokenizer.bos_id)):
+        if needed and (token is None or not 0 <= token < size):
+            raise InheritError(
+                f"The tokenizer in {tokenizer_dir} has no {name} token (id {token}, vocabulary {size}), which "
+                f"{'every document ends' if name == 'EOS' else 'every document begins'} with. Name it in "
+                f"tokenizer_config.json{' or pass --bos false' if name == 'BOS' else ''}."
+            )
+    encoder = Encoder(str(file), tokenizer.backend, bos, tokenizer.bos_id, tokenizer.eos_id, size)
+    entry = {
+        "file": file.name,
+        "sha256": sha256_file(file),
+        "identity": identity(tokenizer),
+        "vocab_size": size,
+        "bos": bos,
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+    }
+    return encoder, entry
+
+
+def identity(tokenizer: "Tokenizer") -> str:
+    """A SHA-256 that tells tokenizers apart: every (id, token), the special ids, and how a text is split.
+
+    It is computed from litGPT's Tokenizer because that is all a litGPT data module is given, and from these parts
+    because the text form of a tokenizer changes with its library's version while they don't.
+    """
+    ids = tokenizer.encode(PROBE, bos=False).tolist()
+    content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def vocabulary_size(tokenizer: "Tokenizer") -> int:
+    """The largest token id plus one, added tokens included: litGPT's `vocab_size` leaves those out."""
+    return _vocabulary(tokenizer)[-1][0] + 1
+
+
+def _vocabulary(tokenizer: "Tokenizer") -> list[tuple[int, str]]:
+    processor = tokenizer.processor
+    if tokenizer.backend == "huggingface":
+        return sorted((number, token) for token, number in processor.get_vocab(with_added_tokens=True).items())
+    size = processor.vocab_size()
+    return list(zip(range(size), processor.id_to_piece(list(range(size))), strict=True))
