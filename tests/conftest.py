@@ -110,3 +110,64 @@ def checkpoint(tmp_path: Path) -> Callable[..., Path]:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Llama checkpoint that no test changes."""
     return make_checkpoint(tmp_path_factory.mktemp("shared") / "open_llama_tiny")
+
+
+TEXTS = (
+    "Wherefore art thou Romeo? Deny thy father and refuse thy name.",
+    "def f(x):\n    return x ** 2  # étude\n\n\nprint(f(3))\t# 9",
+    "东京 Привет naïve 🙂 don't they'll   spaces ",
+    "The quick brown fox jumps over the lazy dog 1,234 times (5.6%).",
+)
+
+
+def write_bpe(folder: Path, *, add_bos: bool = False, vocab_size: int = 600) -> Path:
+    """Writes a byte-level BPE tokenizer.json with <s> 0 and </s> 1, trained on TEXTS, as a checkpoint folder has it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": add_bos}))
+    return folder
+
+
+def write_sentencepiece(folder: Path, *, add_bos: bool = True) -> Path:
+    """Writes a SentencePiece tokenizer.model with <s> 1 and </s> 2, trained on TEXTS, as LLaMA's is made."""
+    from sentencepiece import SentencePieceTrainer
+
+    folder.mkdir(parents=True)
+    with (folder / "tokenizer.model").open("wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS),
+            model_writer=file,
+            model_type="bpe",
+            vocab_size=330,
+            byte_fallback=True,
+            character_coverage=0.98,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            minloglevel=2,
+        )
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": add_bos}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tokenizer.json without BOS."""
+    return write_bpe(tmp_path_factory.mktemp("tokenizers") / "bpe")
+
+
+@pytest.fixture(scope="session")
+def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small SentencePiece tokenizer.model with BOS."""
+    return write_sentencepiece(tmp_path_factory.mktemp("tokenizers") / "sentencepiece")

@@ -1,0 +1,350 @@
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+from conftest import TEXTS, write_bpe, write_sentencepiece
+from litgpt import Tokenizer
+from test_encoding import write_words
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.data.manifest import Manifest
+from inheritune_lit.data.prepare import prepare
+from inheritune_lit.data.shards import split_of
+
+DOCUMENTS = [*(f"{text} Number {i}." for i in range(20) for text in TEXTS), "ends</s>", "</s>", "a\x85b\u2028c\r\nd"]
+
+
+def jsonl(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts).encode()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Three domains in all kinds of files: DOCUMENTS dealt out, none twice, and some blank ones."""
+    folder = tmp_path / "corpus"
+    for name, data in {
+        "plays/first.txt": b"\xef\xbb\xbf" + DOCUMENTS[0].encode() + b"\r\nend",
+        "plays/second.txt.gz": gzip.compress(DOCUMENTS[1].encode()),
+        "plays/blank.txt": b" \n\n",
+        "code/a.jsonl": jsonl([*DOCUMENTS[2:20], "  "]),
+        "code/b.jsonl.gz": gzip.compress(jsonl(DOCUMENTS[20:40])),
+        "web/c.jsonl.zst": b"".join(zstandard.compress(jsonl(DOCUMENTS[i : i + 9])) for i in range(40, 80, 9)),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def documents_of(folder: Path) -> dict[tuple[str, str], list[list[int]]]:
+    """Token ids of every document by (domain, split), read from the shards with NumPy and their index."""
+    content = json.loads((folder / "manifest.json").read_text())
+    found = {}
+    for split, entries in content["splits"].items():
+        for entry in entries:
+            documents = []
+            for shard in entry["shards"]:
+                tokens = np.fromfile(folder / shard["path"], np.dtype(content["dtype"]).newbyteorder("<"))
+                ends = np.fromfile(folder / f"{shard['path']}.index", "<u8")
+                assert (len(tokens), len(ends)) == (shard["tokens"], shard["documents"])
+                assert not len(ends) or ends[-1] == len(tokens)
+                documents += [part.tolist() for part in np.split(tokens, ends[:-1].astype(int))]
+            assert entry["tokens"] == sum(map(len, documents))
+            assert entry["documents"] == len(documents)
+            assert entry["max_token_id"] == max(map(max, filter(None, documents)))
+            found[entry["domain"], split] = documents
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run(input_dir: Path, out_dir: Path, tokenizer_dir: Path, **options: Any) -> Path:
+    prepare(input_dir, out_dir=out_dir, tokenizer_dir=tokenizer_dir, **{"val_share": 0.3, "workers": 1} | options)
+    return out_dir
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("write", [write_bpe, write_sentencepiece])
+def test_shards_hold_what_litgpt_encodes(
+    corpus: Path, tmp_path: Path, write: Callable[..., Path], bos: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = write(tmp_path / "tokenizer", add_bos=bos)
+    out = run(corpus, tmp_path / "tokens", tokenizer, tasks=4)
+    encode = Tokenizer(tokenizer).encode
+    dealt: dict[str, list[str]] = {
+        # the order of a domain is that of the tasks, and task r of 4 has every fourth file from r on
+        "code": DOCUMENTS[2:40],
+        "plays": [DOCUMENTS[0] + "\r\nend", DOCUMENTS[1]],
+        "web": DOCUMENTS[40:85],
+    }
+    assert len(documents_of(out)) >= 5
+    for domain, texts in dealt.items():
+        for split in ("train", "val"):
+            expected = [encode(t, eos=True).tolist() for t in texts if split_of(t, "", 42, 0.3, None) == split]
+            assert documents_of(out).get((domain, split), []) == expected
+    content = Manifest(out).content
+    assert content["blank_documents"] == 2
+    assert {file["path"]: file["size"] for file in content["source"]["files"]} == {
+        str(path.relative_to(corpus)): path.stat().st_size for path in corpus.rglob("*.*")
+    }
+    assert list(tmp_path.glob(".*")) == []
+    assert "2 blank documents were skipped" in capsys.readouterr().out
+
+
+def test_datatrove_reads_the_shards(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    from datatrove.utils.dataset import DatatroveFileDataset
+
+    out = run(corpus, tmp_path / "tokens", bpe)
+    shard = Manifest(out).splits["train"].shards[0]
+    sequences = DatatroveFileDataset(str(out / shard.path), seq_len=shard.tokens - 1, token_size=2)
+    assert len(sequences) == 1
+    assert sequences[0]["input_ids"].tolist() == np.fromfile(out / shard.path, "<u2").tolist()
+
+
+def test_wide_vocabulary(tmp_path: Path) -> None:
+    tokenizer = write_words(tmp_path / "tokenizer", 70_000)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.jsonl").write_bytes(jsonl(["w69999 w1", "w65536"]))
+    (tmp_path / "text/b.txt").write_text("w65535")
+    out = run(tmp_path / "text", tmp_path / "tokens", tokenizer, val_share=0, val_glob="b*")
+    assert Manifest(out).dtype == "uint32"
+    assert documents_of(out) == {("text", "train"): [[69999, 1, 0], [65536, 0]], ("text", "val"): [[65535, 0]]}
+
+
+def test_same_bytes_with_any_number_of_workers(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    written = []
+    for workers in (1, 2):
+        out = run(corpus, tmp_path / "tokens", bpe, workers=workers)
+        written.append(bytes_of(out))
+        out.rename(tmp_path / f"kept{workers}")
+    assert written[0] == written[1]
+    assert len(written[0]) > 10
+
+
+def test_a_document_keeps_its_split(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    def split(out: Path) -> dict[str, set[tuple[int, ...]]]:
+        found = documents_of(out)
+        return {
+            name: {tuple(ids) for (_, split), documents in found.items() if split == name for ids in documents}
+            for name in ("train", "val")
+        }
+
+    before = split(run(corpus, tmp_path / "before", bpe))
+    (corpus / "web/c.jsonl.zst").rename(corpus / "code/renamed.jsonl.zst")
+    (corpus / "a_new_domain").mkdir()
+    (corpus / "a_new_domain/new.jsonl").write_bytes(jsonl([f"new {i}" for i in range(50)]))
+    after = split(run(corpus, tmp_path / "after", bpe, tasks=2))
+    assert before["train"] < after["train"]
+    assert before["val"] < after["val"]
+    assert not after["train"] & after["val"]
+    other = split(run(corpus, tmp_path / "other", bpe, seed=43))
+    assert other["val"] | other["train"] == after["val"] | after["train"]
+    assert other["val"] != after["val"]
+
+
+def test_choice_of_the_split_is_frozen() -> None:
+    """Another function would move documents from validation into training when a corpus is prepared again."""
+    chosen = [i for i in range(200) if split_of(f"document {i}", "a", 42, 0.05, None) == "val"]
+    assert chosen == [8, 62, 68, 84, 107, 113, 168]
+    assert split_of("document 0", "plays/hamlet.txt", 42, 0.0, "*hamlet*") == "val"
+    assert split_of("document 0", "plays/othello.txt", 42, 0.0, "*hamlet*") == "train"
+    share = sum(split_of(f"document {i}", "a", 7, 0.25, None) == "val" for i in range(20_000)) / 20_000
+    assert abs(share - 0.25) < 0.01  # 3 standard deviations
+
+
+def test_val_glob_holds_out_whole_files(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    found = documents_of(run(corpus, tmp_path / "tokens", bpe, val_share=0, val_glob="code/*.gz"))
+    assert {place: len(documents) for place, documents in found.items()} == {
+        ("code", "train"): 18,
+        ("code", "val"): 20,
+        ("plays", "train"): 2,
+        ("web", "train"): 45 - 2,
+    }
+    with pytest.raises(InheritError, match=r"val_glob 'hamlet' matches 0 of the 6 files .* such as 'code/a\.jsonl'"):
+        run(corpus, tmp_path / "other", bpe, val_glob="hamlet")
+    with pytest.raises(InheritError, match=r"matches 6 of the 6 files .*expected some but not all"):
+        run(corpus, tmp_path / "other", bpe, val_glob="*")
+
+
+def test_done_already_changed_or_overwritten(
+    corpus: Path, tmp_path: Path, bpe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run(corpus, tmp_path / "tokens", bpe)
+    before = {path: path.stat() for path in out.rglob("*.*")}
+    capsys.readouterr()
+    run(corpus, out, bpe, workers=2)
+    assert "is whole already" in capsys.readouterr().out
+    assert {path: path.stat() for path in out.rglob("*.*")} == before
+
+    with pytest.raises(InheritError, match=r"was made otherwise:\n  seed: 42 before, 43 now\nGive the same settings"):
+        run(corpus, out, bpe, seed=43)
+    (corpus / "plays/first.txt").write_text("another size")
+    with pytest.raises(InheritError, match=r"files\.plays/first\.txt: \d+ before, 12 now"):
+        run(corpus, out, bpe)
+    run(corpus, out, bpe, seed=43, overwrite=True)
+    assert Manifest(out).content["seed"] == 43
+    next(iter(out.rglob("*.ds"))).write_bytes(b"")
+    with pytest.raises(InheritError, match="has 0 bytes, the manifest expects"):
+        run(corpus, out, bpe, seed=43)
+
+
+def test_dry_run_writes_nothing(corpus: Path, tmp_path: Path, bpe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    run(corpus, tmp_path / "tokens", bpe, dry_run=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    shown = capsys.readouterr().out
+    assert f"6 files, {sum(p.stat().st_size for p in corpus.rglob('*.*')):,} bytes" in shown
+    assert "plays: 3 files" in shown
+    assert "16 bits a token, no BOS, EOS 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"val_share": 1.0}, r"val_share is 1\.0, expected .* at least 0 and below 1"),
+        ({"val_share": 0.0}, r"val_share is 0 and there is no val_glob"),
+        ({"tasks": 0}, r"tasks is 0, expected at least 1"),
+        ({"workers": -1}, r"workers is -1, expected at least 1"),
+        ({"val_share": 1e-9}, r"No tokens for the split 'val' from \d+ documents \(2 blank ones were skipped\)"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    corpus: Path, tmp_path: Path, bpe: Path, options: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InheritError, match=problem):
+        run(corpus, tmp_path / "tokens", bpe, **options)
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("web/bad.jsonl", jsonl(["fine"]) + b"{", r"web/bad\.jsonl, line 2: not valid JSON"),
+        ("web/bad.jsonl", jsonl(["fine"]) + b'{"x": 1}', r"web/bad\.jsonl, line 2: .* got the keys \['x'\]"),
+        ("web/bad.txt", b"fine\n\xff", r"web/bad\.txt, line 2: not UTF-8"),
+        ("web/bad.txt.gz", gzip.compress(b"text")[:-4], r"web/bad\.txt\.gz, after line 0: the compressed file is cut"),
+        ("web/bad.jsonl.zst", zstandard.compress(jsonl(["1"]))[:-4], r"web/bad\.jsonl\.zst, after line 0: the comp"),
+    ],
+)
+def test_what_cannot_be_read_stops_the_run(
+    corpus: Path, tmp_path: Path, bpe: Path, name: str, data: bytes, problem: str
+) -> None:
+    (corpus / name).write_bytes(data)
+    with pytest.raises(InheritError, match=problem):
+        run(corpus, tmp_path / "tokens", bpe)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_changed_settings_on_resume_are_refused(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    (corpus / "web/bad.jsonl").write_bytes(b"{")
+    with pytest.raises(InheritError, match="not valid JSON"):
+        run(corpus, tmp_path / "tokens", bpe)
+    with pytest.raises(InheritError, match=r"An interrupted run left .*\n  val_share: 0\.3 before, 0\.2 now"):
+        run(corpus, tmp_path / "tokens", bpe, val_share=0.2)
+    (corpus / "web/bad.jsonl").write_bytes(jsonl(["mended"]))
+    with pytest.raises(InheritError, match=r"\n  files\.web/bad\.jsonl: 1 before, 19 now"):
+        run(corpus, tmp_path / "tokens", bpe)
+    run(corpus, tmp_path / "tokens", bpe, overwrite=True)
+    assert list(tmp_path.glob(".*")) == []
+
+
+# --- killed in the middle -------------------------------------------------------------------------------------------
+
+LONG_TASKS = 3  # the first task is done at once; each of the others takes long enough to be killed in
+ARGUMENTS = ["../corpus", "--out_dir=tokens", "--tokenizer_dir=../bpe", "--val_share=0.3", "--workers=1"]
+
+
+@pytest.fixture(scope="module")
+def long_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with corpus/, bpe/ and undisturbed/tokens, which an undisturbed run made while another was refused."""
+    folder = tmp_path_factory.mktemp("long")
+    write_bpe(folder / "bpe")
+    (folder / "corpus").mkdir()
+    (folder / "corpus/0.jsonl").write_bytes(jsonl(DOCUMENTS))
+    for i in range(1, LONG_TASKS):
+        (folder / f"corpus/{i}.jsonl").write_bytes(jsonl([f"{t} {i} {n}" for n in range(8000) for t in TEXTS]))
+    with started(folder / "undisturbed") as process:
+        with pytest.raises(InheritError, match=r"Another process is writing .*\.tokens\.staging now"):
+            prepare(folder / "corpus", out_dir=folder / "undisturbed/tokens", tokenizer_dir=folder / "bpe")
+        assert process.wait() == 0
+    return folder
+
+
+class started:
+    """Runs prepare in a folder by itself, and waits until its first task is done and its second is not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> "subprocess.Popen[str]":
+        self.folder.mkdir()
+        command = [sys.executable, "-m", "inheritune_lit", "prepare", *ARGUMENTS]
+        self.process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        markers = self.folder / ".tokens.staging/.work/completions"
+        while not (markers / "00000").exists():
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+        assert not (markers / "00001").exists()
+        return self.process
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def workers_of(folder: Path) -> Iterator[int]:
+    """Process ids of the workers that write into a folder: all of them hold workers.lock open."""
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if descriptor.readlink() == folder / ".tokens.staging/.work/workers.lock":
+                yield int(descriptor.parts[2])
+        except OSError:  # gone meanwhile
+            continue
+
+
+def resume_and_compare(folder: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = folder / ".tokens.staging"
+    (finished,) = staged.glob("*/train/00000.ds")
+    before = finished.stat()
+    assert not (staged / ".work/completions/00001").exists()
+    monkeypatch.chdir(folder)
+    prepare(Path("../corpus"), out_dir=Path("tokens"), tokenizer_dir=Path("../bpe"), val_share=0.3, workers=1)
+    after = (folder / "tokens" / finished.relative_to(staged)).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "a finished task was done again"
+    assert bytes_of(folder / "tokens") == bytes_of(undisturbed)
+    assert len(bytes_of(undisturbed)) == 4 * LONG_TASKS + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_killed_parent(long_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_corpus / "killed_parent"
+    with started(folder) as process:
+        assert len(set(workers_of(folder))) == 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resume_and_compare(folder, long_corpus / "undisturbed/tokens", monkeypatch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_killed_worker(long_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_corpus / "killed_worker"
+    with started(folder) as process:
+        for worker in set(workers_of(folder)):
+            os.kill(worker, signal.SIGKILL)
+        assert process.stderr is not None
+        shown = process.stderr.read()
+        assert process.wait() == 1
+    assert "A worker process died without a message" in shown
+    assert "Traceback" not in shown
+    resume_and_compare(folder, long_corpus / "undisturbed/tokens", monkeypatch)
