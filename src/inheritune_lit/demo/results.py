@@ -1,0 +1,186 @@
+"""The demo's end: what came out, as a table, as JSON and as a plot. It reports what happened, not what should have."""
+
+import csv
+import os
+import platform
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from inheritune_lit.checkpoint import versions
+from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.demo.stages import RUN_RECEIPT, Paths
+
+Curve = list[tuple[int, float]]
+"""(tokens trained, loss in nats), tokens ascending"""
+
+
+def read_curves(metrics: Path) -> tuple[Curve, Curve]:
+    """Training and validation loss against tokens, out of litGPT's CSV log.
+
+    A validation row says no number of tokens (and its `step` counts differently in the last one): it belongs to the
+    training row before it.
+
+    Raises:
+        InheritError: the log is missing, or is not one of litGPT's.
+    """
+    training: Curve = []
+    validation: Curve = []
+    try:
+        with metrics.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["loss"]:
+                    training.append((int(row["total_tokens"]), float(row["loss"])))
+                if row["val_loss"]:
+                    validation.append((training[-1][0], float(row["val_loss"])))
+    except (OSError, KeyError, IndexError, ValueError) as error:
+        raise InheritError(
+            f"Can't read the loss curves from {metrics} ({type(error).__name__}: {error}): expected litGPT's CSV log "
+            "with loss, total_tokens and val_loss. Delete the run's folder and run the demo again."
+        ) from error
+    return training, validation
+
+
+def tokens_to_reach(curve: Curve, loss: float) -> float | None:
+    """Tokens after which a validation curve first is at `loss` or below, on straight lines between its points.
+
+    A falling loss curve bends upwards, so that its chords lie above it: this says rather too many tokens.
+
+    Returns:
+        The number of tokens, or None if the curve does not get there.
+    """
+    if curve and curve[0][1] <= loss:
+        return float(curve[0][0])
+    for (tokens, high), (next_tokens, low) in pairwise(curve):
+        if low <= loss:
+            return tokens + (next_tokens - tokens) * (high - loss) / (high - low)
+    return None
+
+
+def verdict(inherited: Curve, random: Curve) -> str:
+    """One sentence on how many tokens each start needed, from two validation curves with as many tokens."""
+    tokens, goal = random[-1]
+    reached = tokens_to_reach(inherited, goal)
+    if reached is None:
+        low = min(loss for _, loss in inherited)
+        return (
+            f"Within {tokens:,} tokens the inherited start did not reach the random start's final validation loss of "
+            f"{goal:.2f} nats: its lowest was {low:.2f}."
+        )
+    if reached == 0:
+        return f"The inherited start was at the random start's final validation loss of {goal:.2f} nats untrained."
+    return (
+        f"The inherited start reached the random start's final validation loss of {goal:.2f} nats after about "
+        f"{reached:,.0f} tokens, the random start after {tokens:,}: {tokens / reached:.1f} times as many."
+    )
+
+
+def compare(paths: Paths) -> dict[str, Any]:
+    """Evaluates the four models on the same frozen windows and reads the curves: all that the demo found out.
+
+    Raises:
+        InheritError: a model or a log can't be read.
+    """
+    import yaml
+
+    from inheritune_lit.evaluate import validation_loss, validation_windows
+    from inheritune_lit.verify import load_model
+
+    runs = {"inherited": paths.run(inherited=True), "random": paths.run(inherited=False)}
+    recipe = yaml.safe_load((runs["inherited"] / "recipe.yaml").read_text(encoding="utf-8"))
+    batch_size, length = recipe["train"]["micro_batch_size"], recipe["train"]["max_seq_length"]
+    windows = validation_windows(paths.tokens, length, batch_size, recipe["eval"]["max_iters"])
+    receipts = {name: read_json(run / RUN_RECEIPT, "run's receipt") for name, run in runs.items()}
+    models = {
+        "reference": ("whole reference, not trained here", paths.reference, {}),
+        "cut": ("cut, before training", paths.target, {}),
+        "inherited": ("cut, after training", runs["inherited"] / "final", receipts["inherited"]),
+        "random": ("random start, after training", runs["random"] / "final", receipts["random"]),
+    }
+    rows, losses = {}, {}
+    for name, (label, folder, receipt) in models.items():
+        print(f"  validation loss of {folder}", flush=True)
+        model = load_model(folder)
+        losses[name] = validation_loss(model, windows)
+        rows[name] = {
+            "label": label,
+            "folder": str(folder),
+            "blocks": model.config.n_layer,
+            # tied weights are one tensor in memory, and count once
+            "parameters": sum({p.data_ptr(): p.numel() for p in model.parameters()}.values()),
+            "tokens": receipt.get("tokens", 0),
+            "seconds": receipt.get("seconds", 0.0),
+            "validation_loss": losses[name].mean,
+            "standard_error": losses[name].stderr,
+            "perplexity": losses[name].perplexity,
+            "validation_loss_per_window": losses[name].per_window,
+        }
+    curves = {}
+    for name, run in runs.items():
+        training, validation = read_curves(run / "logs" / "csv" / "version_0" / "metrics.csv")
+        validation.insert(0, (0, receipts[name]["validation_loss_untrained"]))
+        curves[name] = {"training": training, "validation": validation}
+    inherited, random = (curves[name]["validation"] for name in ("inherited", "random"))
+    difference, error = losses["inherited"].minus(losses["random"])
+    return {
+        "models": rows,
+        "inherited_minus_random": {"validation_loss": difference, "standard_error": error},
+        "verdict": verdict(inherited, random),
+        "tokens_to_reach_random": tokens_to_reach(inherited, random[-1][1]),
+        "curves": curves,
+        "settings": {
+            "layers": paths.layers,
+            "blocks": paths.blocks,
+            "steps": paths.steps,
+            "windows": sum(len(batch) for batch in windows),
+            "tokens_per_window": length,
+            "recipes": {name: str(run / "recipe.yaml") for name, run in runs.items()},
+        },
+        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The four models side by side, and what that says, as plain text of at most 100 columns."""
+    heads = ("model", "blocks", "parameters", "tokens", "seconds", "validation loss", "perplexity")
+    rows = [
+        (
+            row["label"],
+            str(row["blocks"]),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['tokens']:,}" if row["tokens"] else "–",
+            f"{row['seconds']:.0f}" if row["tokens"] else "–",
+            f"{row['validation_loss']:.3f} ± {row['standard_error']:.3f}",
+            _short(row["perplexity"]),
+        )
+        for row in results["models"].values()
+    ]
+    settings = results["settings"]
+    difference = results["inherited_minus_random"]
+    notes = (
+        f"Validation loss in nats per token, ± its standard error, on {settings['windows']} windows of "
+        f"{settings['tokens_per_window']} tokens of Hamlet,",
+        "which no run here was trained on. SmolLM2 itself may well have been.",
+        f"After training, inherited − random on the same windows: {difference['validation_loss']:+.3f} ± "
+        f"{difference['standard_error']:.3f} nats.",
+        results["verdict"],
+    )
+    return "\n".join([*_columns(heads, rows), "", *notes])
+
+
+def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    lines = [heads, ["─" * width for width in widths], *rows]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+
+
+def _short(perplexity: float) -> str:
+    return f"{perplexity:,.0f}" if 100 <= perplexity < 1e6 else f"{perplexity:.3g}"

@@ -1,0 +1,106 @@
+"""Validation loss of a model on frozen windows of held-out text: one function, so that numbers can be compared."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inheritune_lit.commit import InheritError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Next-token cross-entropy in nats, window by window."""
+
+    per_window: tuple[float, ...]
+    """Mean over the tokens of each window; windows are of equal length"""
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.per_window) / len(self.per_window)
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean over windows; NaN with a single one."""
+        return _standard_error(self.per_window)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.mean)
+
+    def minus(self, other: "ValidationLoss") -> tuple[float, float]:
+        """Mean difference and its standard error, paired window by window.
+
+        What makes a window hard is hard for both models, so this error is much smaller than either loss's own.
+
+        Raises:
+            InheritError: the two were not measured on the same number of windows.
+        """
+        if len(self.per_window) != len(other.per_window):
+            raise InheritError(
+                f"Losses on {len(self.per_window)} and on {len(other.per_window)} windows can't be paired: measure "
+                "both on the same windows."
+            )
+        differences = [ours - theirs for ours, theirs in zip(self.per_window, other.per_window, strict=True)]
+        return math.fsum(differences) / len(differences), _standard_error(differences)
+
+
+def _standard_error(values: Iterable[float]) -> float:
+    values = list(values)
+    if len(values) < 2:
+        return math.nan
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def validation_loss(model: "torch.nn.Module", batches: Iterable["torch.Tensor"]) -> ValidationLoss:
+    """Loss of a model on windows of tokens, accumulated in float32 whatever the model computes in.
+
+    Args:
+        model: Token ids (B, T) → logits (B, T, V). It is put into evaluation mode.
+        batches: Windows of T + 1 token ids, (B, T + 1): the first T are the input, the last T the targets.
+
+    Raises:
+        InheritError: there is no window.
+    """
+    import torch
+
+    losses: list[float] = []
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches:
+            windows = batch.to(device).long()
+            logits = model(windows[:, :-1]).float()
+            targets = windows[:, 1:]
+            nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            losses += nats.view_as(targets).mean(dim=1).tolist()
+    if not losses:
+        raise InheritError("There is no validation window: the held-out text is shorter than one sequence.")
+    return ValidationLoss(tuple(losses))
+
+
+def validation_windows(data_path: Path, max_seq_length: int, batch_size: int, batches: int) -> "list[torch.Tensor]":
+    """The first windows of the held-out split, the very ones that `litgpt pretrain` validates on.
+
+    Args:
+        data_path: What `inheritune prepare` wrote.
+        max_seq_length: T, tokens a window has as input.
+        batch_size: B, as the recipe's `micro_batch_size`.
+        batches: How many, as the recipe's `eval.max_iters`; all there are if there are fewer.
+
+    Returns:
+        Batches of token ids, (B, T + 1).
+    """
+    from inheritune_lit.data import PackedTokens
+
+    data = PackedTokens(data_path)
+    data.connect(tokenizer=None, batch_size=batch_size, max_seq_length=max_seq_length)
+    data.prepare_data()
+    data.setup()
+    return list(islice(data.val_dataloader(), batches))

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import pytest
+
+
+def test_imports_are_light() -> None:
+    """No command pays for torch or litGPT before it needs them."""
+    modules = "inheritune_lit.surgery, inheritune_lit.verify, inheritune_lit.data.prepare, inheritune_lit.demo"
+    check = f"import sys, {modules}; print([m for m in ('torch', 'litgpt', 'datatrove', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["surgery", "verify", "prepare", "demo"])
+def test_help(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "inheritune_lit", command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"usage: inheritune {command}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_overview_and_unknown_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "inheritune_lit"], capture_output=True, text=True, check=True)
+    assert "surgery" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "inheritune_lit", "sugery"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no command 'sugery'. The commands are: surgery, verify" in done.stderr
+
+
+def test_flags_may_stand_without_a_value() -> None:
+    from inheritune_lit.__main__ import _spell_out_flags
+
+    def command(dry_run: bool = False, check_finite: bool = True, name: str = "") -> None: ...
+
+    given = ["--dry_run", "--no-check_finite", "--name", "x", "--check_finite", "false"]
+    expected = ["--dry_run=true", "--check_finite=false", "--name", "x", "--check_finite", "false"]
+    assert _spell_out_flags(command, given) == expected
+    assert _spell_out_flags(command, []) == []

@@ -1,0 +1,129 @@
+"""The demo's own logic: what it says of two curves, what it trains, and when it does a stage again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import make_checkpoint, make_tokenizer, make_tokens
+from matplotlib.image import imread
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.demo import demo, stages
+from inheritune_lit.demo.figure import draw
+from inheritune_lit.demo.inputs import DOWNLOADS, fetch
+from inheritune_lit.demo.results import compare, read_curves, table, tokens_to_reach, verdict
+from inheritune_lit.demo.stages import Paths, render, surgery, train
+
+
+def test_tokens_to_reach_is_on_the_line_between_two_points() -> None:
+    curve = [(0, 10.0), (100, 6.0), (200, 5.0)]
+    assert tokens_to_reach(curve, 8.0) == 50
+    assert tokens_to_reach(curve, 5.5) == 150
+    assert tokens_to_reach(curve, 12.0) == 0
+    assert tokens_to_reach(curve, 4.9) is None
+
+
+def test_verdict_reports_what_happened() -> None:
+    random = [(0, 11.0), (100, 8.0)]
+    assert "4.0 times as many" in verdict([(0, 20.0), (50, 4.0)], [(0, 11.0), (100, 12.0)])
+    assert "did not reach" in verdict([(0, 20.0), (100, 9.0)], random)
+    assert "its lowest was 9.00" in verdict([(0, 20.0), (100, 9.0)], random)
+    assert "untrained" in verdict([(0, 7.0), (100, 6.0)], random)
+
+
+def test_curves_out_of_litgpts_log(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.csv"
+    log.write_text("step,loss,total_tokens,val_loss\n0,5.0,64,\n1,4.5,128,\n1,,,4.75\n2,4.0,192,\n3,,,4.25\n")
+    assert read_curves(log) == ([(64, 5.0), (128, 4.5), (192, 4.0)], [(128, 4.75), (192, 4.25)])
+    log.write_text("step\n0\n")
+    with pytest.raises(InheritError, match="Can't read the loss curves from .*metrics.csv"):
+        read_curves(log)
+
+
+def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:
+    default, other, longer = Paths(tmp_path, "15", 60), Paths(tmp_path, "0-10,26-29", 60), Paths(tmp_path, "15", 80)
+    assert default.target != other.target
+    assert len({paths.run(inherited=True) for paths in (default, other, longer)}) == 3
+    # a random start knows no blocks, only their number
+    assert default.run(inherited=False) == other.run(inherited=False) != longer.run(inherited=False)
+    with pytest.raises(InheritError, match="The reference has 30 blocks"):
+        Paths(tmp_path, "31", 60)
+    with pytest.raises(InheritError, match="--steps 9: expected at least 10"):
+        Paths(tmp_path, "15", 9)
+
+
+def test_needs_the_recipes_and_intact_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in DOWNLOADS:
+        (tmp_path / name).write_text("not it")
+    with pytest.raises(InheritError, match="has SHA-256 .*, expected .* Delete it and run again"):
+        fetch(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InheritError, match="Run it in the repository's root"):
+        demo(tmp_path / "demo")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """The demo's folders as its first three stages leave them: a small reference of 30 blocks, made-up words."""
+    folder = tmp_path_factory.mktemp("demo")
+    paths = Paths(folder, "2", 10)
+    make_checkpoint(paths.reference, n_layer=30)
+    make_tokenizer(paths.reference)
+    make_tokens(folder, paths.reference, documents=6)
+    return paths
+
+
+def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The last four stages with a small model, and again, when everything is reused until a parent changes."""
+    recipe = yaml.safe_load(stages.RECIPE.read_text())
+    recipe["train"] |= {"max_seq_length": 16, "global_batch_size": 4, "micro_batch_size": 4, "tie_embeddings": False}
+    short = small.out_dir / "recipe.yaml"
+    short.write_text(yaml.dump(recipe))
+    monkeypatch.setattr(stages, "RECIPE", short)
+
+    assert [surgery(small), surgery(small)] == [False, True]
+    assert [train(small, inherited=inherited) for inherited in (True, False)] == [False, False]
+    assert [train(small, inherited=inherited) for inherited in (True, False)] == [True, True]
+
+    settings = render(small, inherited=True)
+    assert settings["train"]["max_tokens"] == 10 * 4 * 16
+    assert settings["data"]["init_args"]["epochs"] == 8  # 40 windows out of 5 an epoch
+    assert settings["eval"]["final_validation"] is False  # step 10 has one already
+    assert settings["initial_checkpoint_dir"] == str(small.target)
+    random = render(small, inherited=False)
+    changed = {key for key in settings if settings[key] != random[key]}
+    assert changed == {"initial_checkpoint_dir", "out_dir"}
+
+    results: dict[str, Any] = compare(small)
+    models = results["models"]
+    assert [models[name]["blocks"] for name in ("reference", "cut", "inherited", "random")] == [30, 2, 2, 2]
+    assert len({model["validation_loss"] for model in models.values()}) == 4
+    # litGPT's own numbers: its mean over micro-batches is ours over windows, as all are whole
+    curves = results["curves"]
+    for name in ("inherited", "random"):
+        assert curves[name]["validation"][-1][1] == pytest.approx(models[name]["validation_loss"], abs=0.02)
+    assert curves["inherited"]["validation"][0][1] == pytest.approx(models["cut"]["validation_loss"], abs=0.02)
+    assert [tokens for tokens, _ in curves["random"]["training"]] == list(range(64, 641, 64))
+
+    text = table(results)
+    assert "which no run here was trained on" in text
+    assert max(map(len, text.splitlines())) <= 130
+    json.dumps(results)
+    draw(results, small.out_dir / "curves.png")
+    picture = imread(small.out_dir / "curves.png")
+    assert picture.shape[0] > 500
+    assert picture.std() > 0.05, "there is something on it"
+
+    # another reference: its target and the inherited run are made again, the random start stays
+    (small.reference / "lit_model.pth").unlink()
+    make_checkpoint(small.out_dir / "other", "llama", n_layer=30, seed=1)
+    (small.out_dir / "other/lit_model.pth").rename(small.reference / "lit_model.pth")
+    assert surgery(small) is False
+    assert train(small, inherited=False) is True
+    recipe["optimizer"] = {"class_path": "torch.optim.NoSuchThing"}
+    short.write_text(yaml.dump(recipe))
+    with pytest.raises(InheritError, match="litgpt pretrain failed with exit code .*pretrain.log ends with"):
+        train(small, inherited=True)
+    assert "$ TORCHDYNAMO_DISABLE=1 litgpt pretrain --config" in capfd.readouterr().out

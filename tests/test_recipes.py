@@ -1,0 +1,136 @@
+"""Every recipe in the repository, found by a glob: parsed by the parser of its command, its arithmetic checked."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SMALL, make_checkpoint, make_tokenizer, make_tokens
+from jsonargparse import ArgumentParser, Namespace
+from litgpt.args import TrainArgs
+from litgpt.config import Config
+from litgpt.pretrain import setup as litgpt_pretrain
+
+from inheritune_lit.data.prepare import prepare
+from inheritune_lit.layers import parse_layers
+from inheritune_lit.surgery import slice_config, surgery
+
+COMMANDS: dict[str, Callable[..., Any]] = {".": litgpt_pretrain, "surgery": surgery, "data": prepare}
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+PRETRAIN = [path for path in RECIPES if path.parent.name == "recipes"]
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML takes the last of two equal keys in silence, and so does litGPT."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"duplicate key in {sorted(keys)}"
+        return super().construct_mapping(node, deep)
+
+
+def parse(path: Path) -> Namespace:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(COMMANDS[str(path.parent.relative_to(ROOT / "recipes"))], fail_untyped=False)
+    config = parser.parse_args(["--config", str(path)])
+    return parser.instantiate_classes(config)
+
+
+def test_count() -> None:
+    """A recipe that the glob no longer finds is a recipe that nothing checks."""
+    assert len(RECIPES) == 4
+    assert len(PRETRAIN) == 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_parses_and_tells_how_to_run_it(path: Path) -> None:
+    parse(path)
+    yaml.load(path.read_text(), UniqueKeys)
+    header = path.read_text().split("\n\n")[0]
+    assert header.startswith("# ")
+    assert str(path.relative_to(ROOT)) in path.read_text(), "the header gives the command"
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
+def test_pretrain_recipe(path: Path) -> None:
+    recipe = parse(path)
+    config, train = recipe.model_config, recipe.train
+
+    # model_config is what surgery writes: litGPT fills in Config's defaults, not the named model's
+    surgery_recipe = ROOT / "recipes/surgery" / path.name
+    layers = parse(surgery_recipe).layers if surgery_recipe.exists() else str(config.n_layer)
+    reference = Config.from_name(config.name)
+    expected = slice_config(reference, parse_layers(layers, reference.n_layer))
+    assert dataclasses.asdict(config) == dataclasses.asdict(expected)
+    assert recipe.model_name == config.name
+    assert recipe.initial_checkpoint_dir == recipe.tokenizer_dir
+
+    # a partial train block would silently keep litGPT's defaults
+    stated = yaml.safe_load(path.read_text())["train"].keys()
+    unsupported = {"lr_warmup_fraction", "epochs", "max_steps", "max_time"}
+    assert stated == {field.name for field in dataclasses.fields(TrainArgs)} - unsupported
+    assert train.global_batch_size % train.micro_batch_size == 0
+    step_tokens = train.global_batch_size * train.max_seq_length
+    assert train.lr_warmup_steps < train.max_tokens // step_tokens
+    assert train.max_seq_length <= config.block_size
+    assert train.min_lr < recipe.optimizer.init_args.lr if isinstance(recipe.optimizer, Namespace) else True
+    assert recipe.precision == "bf16-mixed"  # with bf16-true AdamW stalls
+    assert f"{step_tokens:,}" in path.read_text(), "the header gives the token arithmetic"
+
+
+def test_main_recipe_is_the_papers() -> None:
+    """arXiv 2404.08634, section 3 and appendix: the 1B-token run."""
+    recipe = parse(ROOT / "recipes/openllama3b_n13.yaml")
+    train, optimizer = recipe.train, recipe.optimizer
+    assert train.global_batch_size * train.max_seq_length == 131_072
+    assert (train.max_tokens, recipe.data.epochs) == (8 * 10**9, 8)
+    assert train.max_tokens // 131_072 == 61_035
+    assert (train.lr_warmup_steps, recipe.model_config.n_layer) == (1000, 13)
+    assert optimizer["class_path"] == "torch.optim.AdamW"
+    assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (3e-4, 0.1)
+    for devices in (1, 2, 4, 8, 16):
+        assert train.batch_size(devices) * devices == 64
+        assert train.gradient_accumulation_iters(devices) * train.micro_batch_size * devices == 64
+
+
+def test_main_recipe_trains_at_a_small_width(tmp_path: Path) -> None:
+    """The commands of the recipe's header, on a checkpoint of OpenLLaMA-3B's depth and a small width.
+
+    Overrides are only what litGPT honours over a recipe: its optimizer's settings it would ignore.
+    """
+    reference = make_checkpoint(tmp_path / "open_llama_small", n_layer=26)
+    make_tokenizer(reference)
+    target = tmp_path / "target"
+    surgery(reference, layers=parse(ROOT / "recipes/surgery/openllama3b_n13.yaml").layers, out_dir=target)
+    config = yaml.safe_load((target / "model_config.yaml").read_text())
+    overrides = {
+        **{f"model_config.{key}": config[key] for key in (*SMALL, "n_query_groups", "head_size", "intermediate_size")},
+        "initial_checkpoint_dir": target,
+        "tokenizer_dir": target,
+        "out_dir": tmp_path / "run",
+        "devices": 1,
+        "data.data_path": make_tokens(tmp_path, target, documents=80),
+        "train.max_seq_length": 16,
+        "train.max_tokens": 3 * 64 * 16,
+        "eval.max_iters": 2,
+    }
+    command = [sys.executable, "-m", "litgpt", "pretrain", "--config", str(ROOT / "recipes/openllama3b_n13.yaml")]
+    command += [f"--{key}={value}" for key, value in overrides.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "iter 48 step 3" in done.stdout
+    assert (target / "model_config.yaml").read_text() == (tmp_path / "run/final/model_config.yaml").read_text()
+    assert json.loads((tmp_path / "run/final/config.json").read_text())["num_hidden_layers"] == 13
+    start = torch.load(target / "lit_model.pth", weights_only=True)
+    trained = torch.load(tmp_path / "run/final/lit_model.pth", weights_only=True)["model"]
+    assert start.keys() == trained.keys()
+    # it started from the target: three steps, of AdamW at a learning rate of at most 3e-4, move nothing far
+    assert all(torch.allclose(start[name], trained[name], atol=1e-3) for name in start)
+    assert not all(torch.equal(start[name], trained[name]) for name in start)
