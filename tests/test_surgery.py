@@ -303,7 +303,7 @@ def deadly(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
-for module, names in ((commit, ["_fsync", "_replace"]), (s, ["_write_weights", "_write_configs", "write_json"])):
+for module, names in ((commit, ["_fsync", "_replace"]), (s, ["copy_tensors", "_write_configs", "write_json"])):
     for name in names:
         setattr(module, name, deadly(getattr(module, name)))
 Path.rename = deadly(Path.rename)
@@ -354,7 +354,7 @@ def test_command_line(llama: Path, tmp_path: Path) -> None:
 
 def test_reading_ahead_never_overwrites_the_tensor_in_use(llama: Path) -> None:
     """The slices of one buffer that two tensors lie in are disjoint, whatever their sizes."""
-    from inheritune_lit.surgery import _read_ahead
+    from inheritune_lit.stream import _read_ahead
 
     expected = load(llama)
     for names in (

@@ -5,14 +5,10 @@ Algorithm 1). The pure functions say what the target is; only `surgery` touches 
 neither torch nor litGPT.
 """
 
-import hashlib
-import os
 import shlex
 import shutil
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,17 +23,16 @@ from inheritune_lit.checkpoint import (
     check_names_and_shapes,
     load_config,
     versions,
-    zip_records,
 )
 from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
 from inheritune_lit.layers import parse_layers
+from inheritune_lit.stream import copy_tensors
 
 if TYPE_CHECKING:
     import torch
     from litgpt.config import Config
 
 BLOCK = "transformer.h."
-PROGRESS_BAR_FROM = 2**30  # bytes; smaller checkpoints are done before a bar could be read
 
 
 def inherited_names(names: Iterable[str], blocks: Sequence[int]) -> dict[str, str]:
@@ -229,55 +224,32 @@ def write_target(plan: Plan, folder: Path, *, check_finite: bool) -> None:
     for name in TOKENIZER_FILES:
         if (plan.source_dir / name).is_file():
             shutil.copyfile(plan.source_dir / name, folder / name)
-    written = threading.Event()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        # the second core hashes what the first one has written: a second pass would take half as long again
-        weights_sha256 = thread.submit(_sha256_growing, folder / WEIGHTS, written)
-        try:
-            _write_weights(plan, folder / WEIGHTS, check_finite=check_finite)
-        finally:
-            written.set()
-        with (folder / WEIGHTS).open("rb") as file:
-            os.fsync(file.fileno())
-        receipt = {
-            "format": 1,
-            "kind": "surgery",
-            "source": {
-                "name": plan.source_dir.resolve().name,
-                "n_layer": plan.source_config.n_layer,
-                "fingerprint": plan.weights.fingerprint(),
-            },
-            "start": "inherit",
-            "blocks": plan.blocks,
-            "dtype": None if plan.dtype is None else str(plan.dtype).removeprefix("torch."),
-            "seed": None,
-            "parameters": plan.parameters(),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": versions(),
-            "files": {
-                path.name: {
-                    "bytes": path.stat().st_size,
-                    "sha256": weights_sha256.result() if path.name == WEIGHTS else sha256_file(path),
-                }
-                for path in sorted(folder.iterdir())
-            },
-        }
+    dtypes = {target: plan.target_dtype(target) for target in plan.names}
+    weights_sha256 = copy_tensors(plan.weights, plan.names, dtypes, folder / WEIGHTS, check_finite=check_finite)
+    receipt = {
+        "format": 1,
+        "kind": "surgery",
+        "source": {
+            "name": plan.source_dir.resolve().name,
+            "n_layer": plan.source_config.n_layer,
+            "fingerprint": plan.weights.fingerprint(),
+        },
+        "start": "inherit",
+        "blocks": plan.blocks,
+        "dtype": None if plan.dtype is None else str(plan.dtype).removeprefix("torch."),
+        "seed": None,
+        "parameters": plan.parameters(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions(),
+        "files": {
+            path.name: {
+                "bytes": path.stat().st_size,
+                "sha256": weights_sha256 if path.name == WEIGHTS else sha256_file(path),
+            }
+            for path in sorted(folder.iterdir())
+        },
+    }
     write_json(folder / RECEIPT, receipt)
-
-
-def _sha256_growing(path: Path, written: threading.Event) -> str:
-    """SHA-256 of a file that another thread appends to until it sets `written`."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
-    while not path.exists() and not written.wait(0.001):
-        pass
-    with path.open("rb", buffering=0) as file:
-        while True:
-            ended = written.is_set()  # asked before reading: what comes after is read in the next round
-            while size := file.readinto(buffer):
-                digest.update(buffer[:size])
-            if ended:
-                return digest.hexdigest()
-            written.wait(0.002)
 
 
 def _write_configs(plan: Plan, folder: Path) -> None:
@@ -291,68 +263,6 @@ def _write_configs(plan: Plan, folder: Path) -> None:
         write_json(folder / HF_CONFIG, hf_config)
     else:
         print(f"{source} is missing: the target has none either, and can't be exported to Hugging Face until it has.")
-
-
-def _write_weights(plan: Plan, path: Path, *, check_finite: bool) -> None:
-    """Streams the kept tensors into a PyTorch checkpoint by litGPT's incremental_save, one in memory at a time."""
-    from litgpt.utils import incremental_save
-    from tqdm import tqdm
-
-    stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
-    bar = tqdm(
-        total=plan.bytes, desc="Writing", unit="B", unit_scale=True, disable=plan.bytes < PROGRESS_BAR_FROM or None
-    )
-    try:
-        with bar, incremental_save(path) as saver:
-            sources = [plan.names[target] for target in plan.distinct]
-            for target, (source, tensor) in zip(plan.distinct, _read_ahead(plan.weights, sources), strict=True):
-                if check_finite:
-                    _check_finite(tensor, source, plan.weights.path)
-                tensor = tensor.to(plan.target_dtype(target)).contiguous()
-                if tensor.untyped_storage().nbytes() != tensor.nbytes:
-                    tensor = tensor.clone()  # a view of a larger storage would drag all of it along
-                stored[plan.weights.identity(source)] = saver.store_early(tensor)
-                bar.update(tensor.nbytes)
-            saver.save({target: stored[plan.weights.identity(source)] for target, source in plan.names.items()})
-    except RuntimeError as error:
-        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
-            raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error
-        raise
-    zip_records(path)  # raises if the writer was cut short without saying so
-
-
-def _read_ahead(weights: Weights, names: Sequence[str]) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Each tensor, as a view that the next one may overwrite; the next is read while this one is used.
-
-    Both lie in one buffer of the largest one's size, at its two ends, where they fit: an embedding does not, blocks do.
-    """
-    sizes = [weights.record(name).size for name in names]
-    buffer = memoryview(bytearray(max(sizes)))
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        start, ahead = 0, None
-        for i, name in enumerate(names):
-            tensor = ahead.result() if ahead else weights.read(name, buffer[start:])
-            here, start, ahead = start, 0, None
-            if i + 1 < len(names):
-                other_end = 0 if here else (len(buffer) - sizes[i + 1]) // 64 * 64  # aligned for any dtype
-                if sizes[i + 1] <= here or (here == 0 and sizes[i] <= other_end):
-                    start, ahead = other_end, thread.submit(weights.read, names[i + 1], buffer[other_end:])
-            yield name, tensor
-
-
-def _check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
-    import torch
-
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return
-    # the extremes are NaN if any value is, and one pass over bfloat16 takes a hundredth of isfinite's time
-    low, high = (extreme.float() for extreme in torch.aminmax(tensor))
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise InheritError(
-            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another "
-            "checkpoint, or pass --no-check_finite to keep them."
-        )
 
 
 if __name__ == "__main__":
