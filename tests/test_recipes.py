@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from conftest import ROOT, SMALL, make_checkpoint, make_tokenizer, make_tokens
 from jsonargparse import ArgumentParser, Namespace
 from litgpt.args import TrainArgs
 from litgpt.config import Config
+from litgpt.model import GPT
 from litgpt.pretrain import setup as litgpt_pretrain
 
 from inheritune_lit.data.prepare import prepare
 from inheritune_lit.layers import parse_layers
+from inheritune_lit.recipes.listing import parameters, rows, shipped
+from inheritune_lit.recipes.render import render_all, render_readme
+from inheritune_lit.recipes.table import run_named, runs
 from inheritune_lit.surgery import slice_config, surgery
 
 COMMANDS: dict[str, Callable[..., Any]] = {".": litgpt_pretrain, "surgery": surgery, "data": prepare}
@@ -45,8 +50,10 @@ def parse(path: Path) -> Namespace:
 
 def test_count() -> None:
     """A recipe that the glob no longer finds is a recipe that nothing checks."""
-    assert len(RECIPES) == 4
-    assert len(PRETRAIN) == 2
+    counts = Counter(path.parent.name for path in RECIPES)
+    # the table's 19 runs, each from both starts, and the demo; one surgery for each of the 10 targets
+    assert counts == {"recipes": 2 * 19 + 1, "surgery": 10, "data": 1}
+    assert len(PRETRAIN) == 39
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
@@ -64,13 +71,17 @@ def test_pretrain_recipe(path: Path) -> None:
     config, train = recipe.model_config, recipe.train
 
     # model_config is what surgery writes: litGPT fills in Config's defaults, not the named model's
-    surgery_recipe = ROOT / "recipes/surgery" / path.name
-    layers = parse(surgery_recipe).layers if surgery_recipe.exists() else str(config.n_layer)
+    run = run_named(path.stem)
+    surgery_recipe = parse(ROOT / f"recipes/surgery/{run.target}.yaml") if run else None
+    layers = surgery_recipe.layers if surgery_recipe else str(config.n_layer)
     reference = Config.from_name(config.name)
     expected = slice_config(reference, parse_layers(layers, reference.n_layer))
     assert dataclasses.asdict(config) == dataclasses.asdict(expected)
     assert recipe.model_name == config.name
-    assert recipe.initial_checkpoint_dir == recipe.tokenizer_dir
+    # the tokenizer's folder holds the config.json that states the true depth: surgery's, for random starts too
+    assert recipe.initial_checkpoint_dir in (recipe.tokenizer_dir, None)
+    assert (recipe.initial_checkpoint_dir is None) == path.stem.endswith("_random")
+    assert surgery_recipe is None or surgery_recipe.out_dir == recipe.tokenizer_dir
 
     # a partial train block would silently keep litGPT's defaults
     stated = yaml.safe_load(path.read_text())["train"].keys()
@@ -83,6 +94,57 @@ def test_pretrain_recipe(path: Path) -> None:
     assert train.min_lr < recipe.optimizer.init_args.lr if isinstance(recipe.optimizer, Namespace) else True
     assert recipe.precision == "bf16-mixed"  # with bf16-true AdamW stalls
     assert f"{step_tokens:,}" in path.read_text(), "the header gives the token arithmetic"
+
+
+def test_rendered_files_are_what_the_table_says() -> None:
+    """After a change of the table or of its rendering: `inheritune recipes make`."""
+    for name, text in render_all().items():
+        assert (ROOT / "recipes" / name).read_text() == text, f"recipes/{name} is stale: run `inheritune recipes make`"
+    assert (ROOT / "recipes/README.md").read_text() == render_readme(ROOT / "recipes")
+
+
+def test_a_random_start_differs_in_its_start_alone() -> None:
+    for run in runs():
+        if run.random:
+            random, inherited = (
+                yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text())
+                for name in (run.name, run.name.removesuffix("_random"))
+            )
+            differing = {key for key in random if random[key] != inherited[key]}
+            assert differing == {"initial_checkpoint_dir", "out_dir"}
+
+
+def test_the_table_holds_the_papers_low_data_runs() -> None:
+    inherited = [run for run in runs() if not run.random]
+    assert len({run.name for run in runs()}) == 2 * len(inherited) == 38
+    main = {
+        run.n_layer for run in inherited if (run.reference_key, run.subset_key, run.epochs) == ("openllama3b", "1b", 8)
+    }
+    assert main == {4, 6, 8, 10, 13, 16, 18, 20}
+    epochs = {run.epochs for run in inherited if run.target == "openllama3b_n13" and run.subset_key == "1b"}
+    assert epochs == {1, 2, 4, 5, 8, 10, 20}
+    for subset in ("1b", "50b"):
+        assert {"openllama7b_n7", "llama2_7b_n7", "openllama3b_n13"} <= {
+            run.target for run in inherited if run.subset_key == subset
+        }
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
+def test_listed_parameters_are_the_models(path: Path) -> None:
+    model = yaml.safe_load(path.read_text())["model_config"]
+    with torch.device("meta"):
+        gpt = GPT(Config(**model))
+    total = sum(p.numel() for p in gpt.parameters())
+    outside = sum(p.numel() for p in (*gpt.lm_head.parameters(), *gpt.transformer.wte.parameters()))
+    assert parameters(model) == (total, total - outside)
+
+
+def test_papers_sizes() -> None:
+    """What 13 blocks of OpenLLaMA-3B and 7 of a LLaMA-7B really hold."""
+    sizes = {row.name: row.parameters for row in rows(shipped())}
+    assert (sizes["openllama3b_n13"], sizes["llama2_7b_n7"]) == (1_815_638_400, 1_678_831_616)
+    recipe = yaml.safe_load((shipped() / "openllama3b_n13.yaml").read_text())
+    assert parameters(recipe["model_config"])[1] == 1_610_838_400
 
 
 def test_main_recipe_is_the_papers() -> None:

@@ -13,6 +13,8 @@ COMMANDS = {
     "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
     "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
+    "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
+    "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 
@@ -29,15 +31,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     run(getattr(importlib.import_module(module), function), f"inheritune {command}", args)
 
 
-def run(function: Callable[..., Any], prog: str, argv: Sequence[str] | None = None) -> Any:
+def run(
+    function: Callable[..., Any] | dict[str, Callable[..., Any]], prog: str, argv: Sequence[str] | None = None
+) -> Any:
     """Makes a command line of a function's signature and docstring, as litGPT does, and calls it.
 
-    A mistake of the user (InheritError) ends in one readable message and exit code 1, not in a traceback.
+    A dict of functions makes subcommands: `inheritune recipes list`. A mistake of the user (InheritError) ends in one
+    readable message and exit code 1, not in a traceback.
     """
     from jsonargparse import auto_cli, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    args = _spell_out_flags(function, list(sys.argv[1:] if argv is None else argv))
+    args = list(sys.argv[1:] if argv is None else argv)
+    called = function if not isinstance(function, dict) else function.get(args[0] if args else "")
+    args = _spell_out_flags(called, args) if called else args
     try:
         return auto_cli(function, args=args, prog=prog)
     except InheritError as error:

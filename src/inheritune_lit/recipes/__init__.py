@@ -1,0 +1,92 @@
+"""`inheritune recipes`: list, copy, validate and make recipes."""
+
+import difflib
+import shutil
+import sys
+from pathlib import Path
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.recipes.listing import Row, rows, shipped
+from inheritune_lit.recipes.table import run_named
+
+
+def list_recipes() -> None:
+    """Lists the shipped recipes: what each trains, for how long, and what of the paper it reproduces."""
+    table = [["name", "reference → n", "start", "parameters", "tokens", "tokens/step", "reproduces"]]
+    table += [_cells(row) for row in rows(shipped())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _cells(row: Row) -> list[str]:
+    size, tokens = f"{row.parameters / 1e9:.3f}B", _short(row.tokens)
+    return [row.name, f"{row.reference} → {row.n_layer}", row.start, size, tokens, f"{row.batch:,}", row.reproduces]
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens / 1e9:g}B" if tokens >= 10**9 else f"{tokens:,}"
+
+
+def copy(name: str, out_dir: Path) -> None:
+    """Copies a shipped recipe, and the surgery recipe of its target, into a folder of yours.
+
+    Args:
+        name: As `inheritune recipes list` shows it.
+        out_dir: The folder; files of these names must not be in it yet.
+    """
+    source = shipped() / f"{name}.yaml"
+    if not source.is_file():
+        names = [row.name for row in rows(shipped())]
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "`inheritune recipes list` shows them."
+        raise InheritError(f"No recipe is named {name!r}. {hint}")
+    files = [source]
+    if run := run_named(name):
+        files.append(shipped() / "surgery" / f"{run.target}.yaml")
+    targets = [out_dir / file.relative_to(shipped()) for file in files]
+    if existing := [str(target) for target in targets if target.exists()]:
+        raise InheritError(f"{' and '.join(existing)} exist already. Choose another folder, or remove them first.")
+    for file, target in zip(files, targets, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+        print(target)
+
+
+def make(out_dir: Path = Path("recipes")) -> None:
+    """Renders all recipes of the table, their surgery recipes and README.md anew (for whoever changes the table).
+
+    Args:
+        out_dir: The recipes folder of the source tree.
+    """
+    from inheritune_lit.recipes.render import render_all, render_readme
+
+    texts = render_all()
+    for name, text in texts.items():
+        path = out_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (out_dir / "README.md").write_text(render_readme(out_dir), encoding="utf-8")
+    print(f"{len(texts)} recipes and README.md in {out_dir}")
+
+
+def validate(recipe: Path, devices: int | None = None, nodes: int | None = None) -> None:
+    """Checks any `litgpt pretrain` recipe for all that can be known without a GPU, and says everything at once.
+
+    An error is what litGPT refuses or silently does otherwise than written; it makes the exit code 1. A warning runs as
+    written, but hardly as meant. A note is what can't be checked here.
+
+    Args:
+        recipe: The YAML file.
+        devices: GPUs of a node that it will run on, if the recipe leaves it to litGPT.
+        nodes: Nodes, likewise.
+    """
+    from inheritune_lit.recipes.validate import report, validate_file
+
+    findings = validate_file(recipe, devices, nodes)
+    print(report(recipe, findings))
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
+
+
+COMMANDS = {"list": list_recipes, "copy": copy, "validate": validate, "make": make}
