@@ -61,7 +61,7 @@ def _title(run: Run) -> str:
         return _comment(
             f"A random start of the shape of {run.reference.title}'s first {run.n_layer} blocks, trained for {times}: "
             f"what recipes/{run.name.removesuffix('_random')}.yaml, Algorithm 1 of {source}, is to be compared with; "
-            "nothing else differs. The edge of a start from a pruned model shrinks as tokens are added (arXiv 2606.14150)."
+            "nothing else differs. The edge of a pruned start shrinks as tokens are added (arXiv 2606.14150)."
         )
     return _comment(
         f"{run.reference.title} → its first {run.n_layer} blocks, trained for {times}: Algorithm 1 of {source}. "
@@ -88,8 +88,8 @@ def _tokens(run: Run) -> str:
     return _comment(
         f"Tokens: {table.BATCH} sequences × {table.SEQUENCE:,} = {STEP_TOKENS:,} a step; {_epochs(run)} × {subset} = "
         f"{total} in all; {total} / {STEP_TOKENS:,} = {steps:,} steps.",
-        f"The subset must hold at least {subset} tokens, or its {_epochs(run)} end before the budget does, with an error "
-        f"that says so. Then lower max_tokens to {run.epochs} × what `inheritune prepare` reported.",
+        f"The subset must hold at least {subset} tokens, or its {_epochs(run)} end before the budget does, with an "
+        f"error that says so. Then lower max_tokens to {run.epochs} × what `inheritune prepare` reported.",
     )
 
 

@@ -82,8 +82,8 @@ class Run:
     reproduces: str
     """Which table, figure or sentence of the paper"""
     epochs: int
-    micro_batch: int = 4
-    """Sequences that a GPU takes at a time (ours): the largest power of two that fits 48 GiB, where 1 does, up to 8"""
+    micro_batch: int
+    """Sequences that a GPU takes at a time (ours): by `inheritune plan`, the most that fits 48 GiB, or else 80; up to 8"""
     random: bool = False
     result: str = field(default="not run", compare=False)
 
@@ -118,20 +118,24 @@ EPOCHS = "ablation: quality against epochs on 1B tokens"
 MMLU = "MMLU (5-shot) by reference and tokens"
 
 _INHERITED = (
-    Run("openllama3b", 13, "1b", "main table (Ours-1.5B); 13 blocks, 8 epochs of the ablations", epochs=8),
+    Run(
+        "openllama3b", 13, "1b", "main table (Ours-1.5B); 13 blocks, 8 epochs of the ablations", epochs=8, micro_batch=2
+    ),
     Run("openllama3b", 4, "1b", DEPTHS, epochs=8, micro_batch=8),
     Run("openllama3b", 6, "1b", DEPTHS, epochs=8, micro_batch=8),
     Run("openllama3b", 8, "1b", DEPTHS, epochs=8, micro_batch=8),
-    Run("openllama3b", 10, "1b", DEPTHS, epochs=8),
-    Run("openllama3b", 16, "1b", DEPTHS, epochs=8),
-    Run("openllama3b", 18, "1b", DEPTHS, epochs=8),
-    Run("openllama3b", 20, "1b", DEPTHS, epochs=8),
-    *(Run("openllama3b", 13, "1b", EPOCHS, epochs=epochs) for epochs in (1, 2, 4, 5, 10, 20)),  # 8: the main one
-    Run("openllama7b", 7, "1b", "no published score: beside LLaMA-2-7B on 1B", epochs=8),
-    Run("llama2_7b", 7, "1b", MMLU, epochs=8),
-    Run("openllama3b", 13, "50b", MMLU, epochs=1),
-    Run("openllama7b", 7, "50b", MMLU, epochs=1),
-    Run("llama2_7b", 7, "50b", MMLU, epochs=1),
+    Run("openllama3b", 10, "1b", DEPTHS, epochs=8, micro_batch=4),
+    Run("openllama3b", 16, "1b", DEPTHS, epochs=8, micro_batch=1),
+    Run("openllama3b", 18, "1b", DEPTHS, epochs=8, micro_batch=4),
+    Run("openllama3b", 20, "1b", DEPTHS, epochs=8, micro_batch=4),
+    *(
+        Run("openllama3b", 13, "1b", EPOCHS, epochs=epochs, micro_batch=2) for epochs in (1, 2, 4, 5, 10, 20)
+    ),  # 8: the main one
+    Run("openllama7b", 7, "1b", "no published score: beside LLaMA-2-7B on 1B", epochs=8, micro_batch=4),
+    Run("llama2_7b", 7, "1b", MMLU, epochs=8, micro_batch=4),
+    Run("openllama3b", 13, "50b", MMLU, epochs=1, micro_batch=2),
+    Run("openllama7b", 7, "50b", MMLU, epochs=1, micro_batch=4),
+    Run("llama2_7b", 7, "50b", MMLU, epochs=1, micro_batch=4),
 )
 
 

@@ -1,0 +1,247 @@
+"""`inheritune plan`: what a recipe will take, before a GPU is rented."""
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from litgpt.config import Config
+
+    from inheritune_lit.plan.memory import Run
+
+
+def plan(
+    recipe: Path,
+    gpu: str = "a6000",
+    devices: int | None = None,
+    nodes: int | None = None,
+    json: bool = False,
+    probe: int = 0,
+) -> None:
+    """Parameters, steps, FLOPs, memory, time and disk of a `litgpt pretrain` recipe.
+
+    Args:
+        recipe: The YAML file.
+        gpu: a6000, a40, a100-40, a100-80, h100, h100-pcie, h200, l40s or rtx3090.
+        devices: GPUs of a node; the recipe's own if it states a number, else 1.
+        nodes: Nodes; the recipe's own if left out.
+        json: Print the figures as JSON, in plain units: bytes, seconds, tokens, FLOPs.
+        probe: Replace the assumed speed by that of this many steps, measured on this machine's device; 0 measures none.
+    """
+    from inheritune_lit.plan.report import table
+
+    figures = plan_recipe(recipe, gpu=gpu, devices=devices, nodes=nodes, probe=probe)
+    print(json_format.dumps(figures, indent=2, ensure_ascii=False) if json else table(figures))
+
+
+def plan_recipe(
+    recipe: Path, *, gpu: str = "a6000", devices: int | None = None, nodes: int | None = None, probe: int = 0
+) -> dict[str, Any]:
+    """The figures of `inheritune plan --json`.
+
+    Raises:
+        InheritError: litGPT refuses the recipe, its batch does not divide by the GPUs, or the GPU is not known here.
+    """
+    machine = gpu_named(gpu)
+    from inheritune_lit.plan.paper import remarks
+    from inheritune_lit.recipes.reading import parse_recipe
+
+    settings = parse_recipe(recipe)
+    config = _config(settings, recipe)
+    devices = devices or (settings.devices if isinstance(settings.devices, int) else 1)
+    nodes = nodes or settings.num_nodes
+    figures: dict[str, Any] = {
+        "recipe": str(recipe),
+        "model": _model(config, settings),
+        "training": _training(config, settings, devices, nodes),
+        "machine": {"gpu": gpu.lower(), "title": machine.title, "devices": devices, "nodes": nodes}
+        | {"memory_bytes": machine.memory_gib * 2**30, "peak_flops": machine.peak_tflops * 1e12}
+        | {"source": machine.source},
+    }
+    figures["flops"] = _flops(config, figures)
+    figures["memory"] = _memory(config, settings, figures)
+    figures["probe"] = _probe(config, settings, probe)
+    figures["time"] = _time(figures)
+    figures["disk"] = _disk(config, settings, figures)
+    figures["remarks"] = remarks(recipe.stem, figures)
+    return figures
+
+
+def _config(settings: "Namespace", recipe: Path) -> "Config":
+    from litgpt.config import Config
+
+    try:
+        if settings.model_config is None:
+            return Config.from_name(settings.model_name)
+        return Config(**settings.model_config.as_dict())
+    except Exception as error:  # litGPT checks with asserts and lets the constructor's errors through
+        raise InheritError(f"litGPT does not accept the model of {recipe}: {type(error).__name__}: {error}") from error
+
+
+def _model(config: "Config", settings: "Namespace") -> dict[str, Any]:
+    from inheritune_lit.plan.model import count_parameters
+
+    counted = count_parameters(config, tied=bool(settings.train.tie_embeddings))
+    return {
+        "name": config.name,
+        "blocks": config.n_layer,
+        "start": str(settings.initial_checkpoint_dir) if settings.initial_checkpoint_dir else "random",
+        "parameters": counted.total,
+        "parameters_without_embeddings": counted.inside,
+    }
+
+
+def _training(config: "Config", settings: "Namespace", devices: int, nodes: int) -> dict[str, Any]:
+    train, gpus = settings.train, devices * nodes
+    sequence = train.max_seq_length or config.block_size
+    per_device, rest = divmod(train.global_batch_size, gpus)
+    if rest or per_device % train.micro_batch_size:
+        raise InheritError(
+            f"train.global_batch_size {train.global_batch_size} does not make whole micro-batches of "
+            f"{train.micro_batch_size} on {gpus} GPUs ({train.global_batch_size / gpus:g} sequences each): litGPT would "
+            "train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so that "
+            "global_batch_size / (devices × nodes) is a multiple of micro_batch_size."
+        )
+    step_tokens = train.global_batch_size * sequence
+    return {
+        "sequence": sequence,
+        "micro_batch": train.micro_batch_size,
+        "micro_batches_per_step": per_device // train.micro_batch_size,
+        "sequences_per_device": per_device,
+        "tokens_per_step": step_tokens,
+        "tokens": train.max_tokens,
+        "steps": train.max_tokens // step_tokens,
+        "precision": settings.precision or "bf16-mixed",
+        "data": _epochs(settings),
+    }
+
+
+def _epochs(settings: "Namespace") -> dict[str, Any]:
+    """How often training goes over the data, in all and by domain: the order takes every domain as often as the whole."""
+    from inheritune_lit.data.manifest import MANIFEST, Manifest
+
+    options = (settings.data or {}).get("init_args") or {}
+    folder = options.get("data_path")
+    if not folder or not (Path(folder) / MANIFEST).is_file():
+        return {"folder": str(folder) if folder else None, "at_hand": False, "epochs_stated": options.get("epochs")}
+    manifest = Manifest(Path(folder))
+    tokens = manifest.splits["train"].tokens
+    domains = {entry["domain"]: entry["tokens"] for entry in manifest.content["splits"]["train"]}
+    return {
+        "folder": str(folder),
+        "at_hand": True,
+        "epochs_stated": options.get("epochs"),
+        "tokens": tokens,
+        "epochs": settings.train.max_tokens / max(1, tokens),
+        "domains": {
+            name: {
+                "tokens": n,
+                "share": n / max(1, tokens),
+                "tokens_seen": round(settings.train.max_tokens * n / tokens),
+            }
+            for name, n in domains.items()
+        },
+    }
+
+
+def _flops(config: "Config", figures: dict[str, Any]) -> dict[str, Any]:
+    from inheritune_lit.plan.model import measured_flops
+
+    training = figures["training"]
+    per_token = measured_flops(config, training["sequence"]) / training["sequence"]
+    return {
+        "six_n_d": 6 * figures["model"]["parameters"] * training["tokens"],
+        "measured": round(per_token * training["tokens"]),
+        "measured_per_token": per_token,
+    }
+
+
+def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any], *, compiled: bool) -> "Run":
+    from inheritune_lit.plan import memory
+    from inheritune_lit.plan.model import count_parameters, saved_for_backward
+
+    training = figures["training"]
+    name = settings.optimizer if isinstance(settings.optimizer, str) else settings.optimizer["class_path"]
+    return memory.Run(
+        parameters=count_parameters(config, tied=bool(settings.train.tie_embeddings)),
+        saved=saved_for_backward(config, training["sequence"], training["precision"]),
+        vocabulary=config.padded_vocab_size or config.vocab_size,
+        sequence=training["sequence"],
+        precision=training["precision"],
+        optimizer_states=memory.OPTIMIZER_STATES.get(name.rpartition(".")[2], 2),
+        shards=figures["machine"]["devices"] if figures["machine"]["devices"] * figures["machine"]["nodes"] > 1 else 1,
+        compiled=compiled,
+    )
+
+
+def _memory(config: "Config", settings: "Namespace", figures: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from inheritune_lit.plan.memory import RESERVE, largest_micro_batch, peak
+
+    training, available = figures["training"], figures["machine"]["memory_bytes"]
+    estimates = {}
+    for compiled in (True, False):
+        run = _memory_run(config, settings, figures, compiled=compiled)
+        at_peak = peak(run, training["micro_batch"], accumulates=training["micro_batches_per_step"] > 1)
+        estimates["compiled" if compiled else "eager"] = asdict(at_peak) | {
+            "total": at_peak.total,
+            "largest_micro_batch": largest_micro_batch(run, training["sequences_per_device"], available),
+        }
+    return estimates | {
+        "reserve": RESERVE,
+        "available": available,
+        "shards": run.shards,
+        "fits": estimates["compiled"]["total"] + RESERVE <= available,
+    }
+
+
+def _probe(config: "Config", settings: "Namespace", steps: int) -> dict[str, Any] | None:
+    if not steps:
+        return None
+    from inheritune_lit.plan.probe import measure
+
+    return measure(config, settings, steps)
+
+
+def _time(figures: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of the run and GPU-hours; a range if the speed is assumed."""
+    machine, tokens = figures["machine"], figures["training"]["tokens"]
+    gpus = machine["devices"] * machine["nodes"]
+    if probe := figures["probe"]:
+        seconds = [tokens / (probe["tokens_per_second"] * gpus)]
+        basis = {"basis": "probe", "source": f"{probe['steps']} steps measured on one {probe['device']}"}
+    else:
+        rate = machine["peak_flops"] * gpus
+        seconds = [figures["flops"]["measured"] / (rate * mfu) for mfu in (MFU_HIGH, MFU_LOW)]
+        basis = {"basis": "mfu", "mfu": [MFU_LOW, MFU_HIGH], "source": MFU_SOURCE}
+    peak_seconds = figures["flops"]["six_n_d"] / (machine["peak_flops"] * gpus)
+    return basis | {
+        "seconds": seconds,
+        "gpu_hours": [s * gpus / 3600 for s in seconds],
+        "six_n_d_at_peak_seconds": peak_seconds,
+    }
+
+
+def _disk(config: "Config", settings: "Namespace", figures: dict[str, Any]) -> dict[str, Any]:
+    """Bytes. litGPT keeps every checkpoint: weights and optimizer states, in the weights' type."""
+    from inheritune_lit.plan.memory import OPTIMIZER_STATES
+
+    training, interval = figures["training"], settings.train.save_interval
+    name = settings.optimizer if isinstance(settings.optimizer, str) else settings.optimizer["class_path"]
+    states = OPTIMIZER_STATES.get(name.rpartition(".")[2], 2)
+    checkpoint = figures["model"]["parameters"] * (1 + states) * (2 if training["precision"] == "bf16-true" else 4)
+    kept = (training["steps"] // interval if interval else 0) + 1
+    data = training["data"]
+    unique = data.get("tokens") or (training["tokens"] // data["epochs_stated"] if data["epochs_stated"] else None)
+    token_bytes = 2 if (config.padded_vocab_size or config.vocab_size) <= 2**16 else 4
+    return {
+        "data": unique * token_bytes if unique else None,
+        "checkpoint": checkpoint,
+        "checkpoints": kept,
+        "checkpoints_total": kept * checkpoint,
+    }
