@@ -31,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run(getattr(importlib.import_module(module), function), f"inheritune {command}", args)
 
 
-def run(
-    function: Callable[..., Any] | dict[str, Callable[..., Any]], prog: str, argv: Sequence[str] | None = None
-) -> Any:
+def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     """Makes a command line of a function's signature and docstring, as litGPT does, and calls it.
 
     A dict of functions makes subcommands: `inheritune recipes list`. A mistake of the user (InheritError) ends in one

@@ -102,8 +102,8 @@ def _training(config: "Config", settings: "Namespace", devices: int, nodes: int)
     if rest or per_device % train.micro_batch_size:
         raise InheritError(
             f"train.global_batch_size {train.global_batch_size} does not make whole micro-batches of "
-            f"{train.micro_batch_size} on {gpus} GPUs ({train.global_batch_size / gpus:g} sequences each): litGPT would "
-            "train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so that "
+            f"{train.micro_batch_size} on {gpus} GPUs ({train.global_batch_size / gpus:g} sequences each): litGPT "
+            "would train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so that "
             "global_batch_size / (devices × nodes) is a multiple of micro_batch_size."
         )
     step_tokens = train.global_batch_size * sequence
@@ -121,7 +121,7 @@ def _training(config: "Config", settings: "Namespace", devices: int, nodes: int)
 
 
 def _epochs(settings: "Namespace") -> dict[str, Any]:
-    """How often training goes over the data, in all and by domain: the order takes every domain as often as the whole."""
+    """How often training goes over the data; every domain as often as the whole, as the order is a permutation."""
     from inheritune_lit.data.manifest import MANIFEST, Manifest
 
     options = (settings.data or {}).get("init_args") or {}
@@ -214,7 +214,10 @@ def _time(figures: dict[str, Any]) -> dict[str, Any]:
     gpus = machine["devices"] * machine["nodes"]
     if probe := figures["probe"]:
         seconds = [tokens / (probe["tokens_per_second"] * gpus)]
-        basis = {"basis": "probe", "source": f"{probe['steps']} steps measured on one {probe['device']}"}
+        basis: dict[str, Any] = {
+            "basis": "probe",
+            "source": f"{probe['steps']} steps measured on one {probe['device']}",
+        }
     else:
         rate = machine["peak_flops"] * gpus
         seconds = [figures["flops"]["measured"] / (rate * mfu) for mfu in (MFU_HIGH, MFU_LOW)]

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 
 from inheritune_lit.plan.model import Parameters, Saved
 
-# Measured by benchmarks/plan_memory.py: what torch.compile's partitioner keeps of LLaMA blocks' activations; it computes
-# the others anew. The rest of litGPT's step is not compiled.
+# Measured by benchmarks/plan_memory.py (0.699, torch 2.13): what torch.compile's partitioner keeps of a LLaMA block's
+# activations; it computes the others anew. The loss is outside of what litGPT compiles.
 COMPILED_SHARE = 0.70
 RESERVE = 2 * 2**30  # bytes for the CUDA context, cuBLAS' workspace and fragmentation: ours, not measured
 OPTIMIZER_STATES = {"AdamW": 2, "Adam": 2, "SGD": 1}  # values beside each weight; others are taken to have two
@@ -89,8 +89,8 @@ def peak(run: Run, micro_batch: int, *, accumulates: bool) -> Memory:
 def _logits(run: Run, micro_batch: int) -> int:
     """Fabric returns float32 logits under bf16-mixed; litGPT's loss takes them in chunks but holds them all.
 
-    First logits, log-softmax and the chunks' gradients; then, as these are joined: logits, chunks, joined gradient. Then
-    the head's backward pass: logits, gradient, its bfloat16 copy, and the weight's gradient in both types.
+    First logits, log-softmax and the chunks' gradients; then, as these are joined: logits, chunks, joined gradient.
+    Then the head's backward pass: logits, gradient, its bfloat16 copy, and the weight's gradient in both types.
     """
     values = micro_batch * run.sequence * run.vocabulary
     low = 2 if run.mixed else 0
@@ -100,7 +100,7 @@ def _logits(run: Run, micro_batch: int) -> int:
 
 
 def largest_micro_batch(run: Run, per_device: int, memory_bytes: int) -> int | None:
-    """The largest divisor of `per_device`, the sequences a device takes in a step, that fits; None if not even 1 does."""
+    """The largest divisor of `per_device` (the sequences a device takes in a step) that fits; None if not even 1."""
     for micro_batch in range(per_device, 0, -1):
         if per_device % micro_batch:
             continue

@@ -1,4 +1,4 @@
-"""Where a figure of arXiv 2404.08634 can't hold, for the recipes that reproduce it. Imports neither torch nor litGPT."""
+"""Where a figure of arXiv 2404.08634 can't hold, for the recipes that reproduce it. No torch, no litGPT."""
 
 from typing import Any
 
@@ -47,6 +47,6 @@ def _hours(run: Run, figures: dict[str, Any]) -> list[str]:
     each = f" ({hours / run.epochs:.1f} h an epoch)" if run.epochs > 1 else ""
     return [
         f"The paper's {claim} on one {gpu.title} can't hold for this many tokens: {flops:.2g} FLOPs (6·N·D) take "
-        f"{hours:,.0f} h{each} even at all of its {gpu.peak_tflops:g} TFLOP/s of dense bfloat16. The authors' published "
-        "script takes 8 × 2,048 tokens a step, an eighth of the batch stated."
+        f"{hours:,.0f} h{each} even at all of its {gpu.peak_tflops:g} TFLOP/s of dense bfloat16. The authors' "
+        "published script takes 8 × 2,048 tokens a step, an eighth of the batch stated."
     ]

@@ -40,7 +40,8 @@ def measure(config: "Config", settings: "Namespace", steps: int) -> dict[str, An
         if train.tie_embeddings:
             model.transformer.wte.weight = model.lm_head.weight
         model.max_seq_length = train.max_seq_length or config.block_size
-        model = fabric.setup(torch.compile(model))
+        compiled: Any = torch.compile(model)
+        model = fabric.setup(compiled)
         described = settings.optimizer if isinstance(settings.optimizer, str) else settings.optimizer.as_dict()
         fused = {"fused": fabric.device.type == "cuda"}
         optimizer = fabric.setup_optimizers(instantiate_torch_optimizer(described, model.parameters(), **fused))

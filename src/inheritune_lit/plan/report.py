@@ -3,7 +3,6 @@
 import textwrap
 from typing import Any
 
-
 WIDTH = 120
 
 
@@ -74,7 +73,7 @@ def _memory(figures: dict[str, Any]) -> Section:
         ("low-precision weights", _gib(compiled["copies"]) + (" (gathered)" if sharded else " (autocast's)")),
         ("activations", _gib(compiled["activations"])),
         ("logits and loss", _gib(compiled["logits"])),
-        ("at the peak", f"{_gib(compiled['total'])} with torch.compile, as litGPT runs; {_gib(eager['total'])} without"),
+        ("peak", f"{_gib(compiled['total'])} with torch.compile, as litGPT runs; {_gib(eager['total'])} without"),
         (f"of one {machine['title']}", f"{_gib(memory['available'])}, {_gib(memory['reserve'])} of it kept free: "
          + ("fits" if memory["fits"] else "DOES NOT FIT")),
         ("largest micro-batch", f"{_fitting(compiled)} with torch.compile, {_fitting(eager)} without"),

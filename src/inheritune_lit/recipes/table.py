@@ -83,7 +83,7 @@ class Run:
     """Which table, figure or sentence of the paper"""
     epochs: int
     micro_batch: int
-    """Sequences that a GPU takes at a time (ours): by `inheritune plan`, the most that fits 48 GiB, or else 80; up to 8"""
+    """Sequences that a GPU takes at a time (ours): by `inheritune plan` the most that fits 48 GiB, else 80; up to 8"""
     random: bool = False
     result: str = field(default="not run", compare=False)
 
