@@ -40,3 +40,14 @@ def test_flags_may_stand_without_a_value() -> None:
     expected = ["--dry_run=true", "--check_finite=false", "--name", "x", "--check_finite", "false"]
     assert _spell_out_flags(command, given) == expected
     assert _spell_out_flags(command, []) == []
+
+
+def test_subcommands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "inheritune_lit", "recipes", "copy", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: inheritune recipes" in done.stdout
+    assert "out_dir" in done.stdout

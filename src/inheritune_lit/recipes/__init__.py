@@ -81,10 +81,11 @@ def validate(recipe: Path, devices: int | None = None, nodes: int | None = None)
         devices: GPUs of a node that it will run on, if the recipe leaves it to litGPT.
         nodes: Nodes, likewise.
     """
-    from inheritune_lit.recipes.validate import report, validate_file
+    from inheritune_lit.recipes.findings import report
+    from inheritune_lit.recipes.validate import validate_file
 
-    findings = validate_file(recipe, devices, nodes)
-    print(report(recipe, findings))
+    findings, document = validate_file(recipe, devices, nodes)
+    print(report(recipe, findings, document))
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
 

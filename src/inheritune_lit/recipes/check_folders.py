@@ -1,0 +1,150 @@
+"""The folders that a recipe names: their checkpoint and data, as far as they are on this machine."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, WEIGHTS, load_config
+from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.reading import Document
+
+PACKED = "inheritune_lit.data.PackedTokens"
+
+
+def check_folders(document: Document) -> list[Finding]:
+    return _initial(document) + _tokenizer(document) + _data(document)
+
+
+def _folder(value: Any) -> Path:
+    """As litGPT looks for it: below checkpoints/ too."""
+    from litgpt.utils import extend_checkpoint_dir
+
+    return extend_checkpoint_dir(Path(str(value)))
+
+
+def _absent(key: str, folder: Path) -> Finding:
+    return Finding("note", key, f"{folder} is not on this machine.", "Check the recipe again where it is to run.")
+
+
+def _initial(document: Document) -> list[Finding]:
+    key = "initial_checkpoint_dir"
+    if (value := document.get(key)) is None:
+        return []
+    folder = _folder(value)
+    if not folder.is_dir():
+        return [_absent(key, folder)]
+    findings = []
+    if not (folder / WEIGHTS).is_file():
+        fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
+        findings.append(Finding("error", key, f"{folder} holds no {WEIGHTS}.", fix))
+    try:
+        there = load_config(folder)
+    except InheritError as error:
+        return [*findings, Finding("error", key, str(error), "Write the folder anew.")]
+    stated = document.get("model_config")
+    if isinstance(stated, dict):
+        findings += _model_differs(stated, there, folder)
+    return findings
+
+
+def _model_differs(stated: dict[str, Any], there: Any, folder: Path) -> list[Finding]:
+    """The recipe's model beside the one that the checkpoint is of."""
+    from litgpt.config import Config
+
+    try:
+        known = {f.name for f in dataclasses.fields(Config)}
+        own = Config(**{key: value for key, value in stated.items() if key in known})
+    except Exception:  # said already, of the block itself
+        return []
+    findings = []
+    for key, value in dataclasses.asdict(there).items():
+        if key not in ("hf_config", "name", "block_size") and (mine := getattr(own, key)) != value:
+            text = f"It makes {mine!r}, the checkpoint in {folder} ({MODEL_CONFIG}) has {value!r}."
+            findings.append(Finding("error", f"model_config.{key}", text, f"Write {key}: {value}, or name its folder."))
+    return findings
+
+
+def _tokenizer(document: Document) -> list[Finding]:
+    key, initial = "tokenizer_dir", document.get("initial_checkpoint_dir")
+    if (value := document.get(key)) is None:
+        text = "It is left out: the tokenizer goes unchecked, and checkpoints get no config.json and no tokenizer."
+        return [Finding("warning", key, text, "Name the folder that surgery wrote.")]
+    folder = _folder(value)
+    if not folder.is_dir():
+        absent = [_absent(key, folder)] if value != initial else []
+        if initial and value != initial:
+            text = f"It is {value}, not initial_checkpoint_dir: litGPT copies config.json, with its depth, from there."
+            absent = [Finding("warning", key, text, f"Write {initial}, whose config.json states the true depth.")]
+        return absent
+    blocks = document.get("model_config.n_layer")
+    if not (folder / HF_CONFIG).is_file() or blocks is None:
+        return []
+    stated = read_json(folder / HF_CONFIG, HF_CONFIG)
+    depth = (stated.get("text_config") or stated).get("num_hidden_layers")
+    if depth is not None and depth != blocks:
+        text = (
+            f"{folder / HF_CONFIG} states {depth} blocks, the recipe {blocks}. litGPT copies it into every checkpoint, "
+            "and evaluation would fill up the missing blocks with random ones."
+        )
+        return [Finding("error", key, text, "Name the folder that surgery wrote, or mend n_layer.")]
+    return []
+
+
+def _data(document: Document) -> list[Finding]:
+    from inheritune_lit.data.manifest import Manifest
+
+    class_path = document.get("data.class_path")
+    if class_path is None:
+        return []
+    if class_path not in (PACKED, "inheritune_lit.data.tokens.PackedTokens"):
+        text = f"What {class_path} holds can't be known from here."
+        return [Finding("note", "data.class_path", text, "Check that it holds tokens for the whole budget.")]
+    key, value = "data.init_args.data_path", document.get("data.init_args.data_path")
+    if value is None:
+        return [Finding("error", key, "PackedTokens requires it.", "Name the folder that `inheritune prepare` wrote.")]
+    if not Path(str(value)).is_dir():
+        return [_absent(key, Path(str(value)))]
+    try:
+        manifest = Manifest(Path(str(value)))
+        manifest.check_files()
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Prepare it again, or name another folder.")]
+    return _budget(document, manifest) + _vocabulary(document, manifest)
+
+
+def _budget(document: Document, manifest: Any) -> list[Finding]:
+    """PackedTokens cuts windows of max_seq_length + 1 tokens that overlap by one; without enough of them it stops."""
+    tokens, sequence = document.get("train.max_tokens"), document.get("train.max_seq_length")
+    epochs = document.get("data.init_args.epochs", 1)
+    if not all(isinstance(value, int) and value > 0 for value in (tokens, sequence, epochs)):
+        return []
+    windows, key = (manifest.splits["train"].tokens - 1) // sequence, "data.init_args.epochs"
+    if windows < 1:
+        text = f"{manifest.folder} holds too few training tokens for one window of {sequence:,}."
+        return [Finding("error", "data.init_args.data_path", text, "Prepare more text.")]
+    epoch = windows * sequence
+    needed = -(-tokens // epoch)
+    if needed > epochs:
+        text = (
+            f"{epochs} epoch{'s' * (epochs > 1)} over {manifest.folder} are {epochs * epoch:,} tokens, and max_tokens is "
+            f"{tokens:,}: the run would stop with an error before its end, without a last checkpoint."
+        )
+        return [Finding("error", key, text, f"Write {needed}, or lower train.max_tokens to {epochs * epoch}.")]
+    if needed < epochs:
+        text = f"It allows {epochs} epochs; max_tokens, {tokens:,}, ends in epoch {needed} of {epoch:,} tokens each."
+        return [Finding("warning", key, text, f"Write {needed}, or raise train.max_tokens to {epochs * epoch}.")]
+    return []
+
+
+def _vocabulary(document: Document, manifest: Any) -> list[Finding]:
+    size, largest = (
+        document.get("model_config.padded_vocab_size"),
+        max(s.max_token_id for s in manifest.splits.values()),
+    )
+    if isinstance(size, int) and largest >= size:
+        text = f"It is {size:,}, and {manifest.folder} has token ids up to {largest:,}: another tokenizer's."
+        return [
+            Finding("error", "model_config.padded_vocab_size", text, "Prepare the data with the model's tokenizer.")
+        ]
+    return []
