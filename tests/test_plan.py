@@ -181,6 +181,6 @@ def test_mistakes(options: dict, message: str) -> None:
 
 
 def test_a_recipe_that_litgpt_refuses(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text("model_name: open_llama_3b\ntrian: {}\n")
+    (tmp_path / "bad.yaml").write_text("model_name: open_llama_3b\ntrian: {max_tokens: 1}\n")
     with pytest.raises(InheritError, match="litGPT does not accept the recipe .*recipes validate"):
         plan_recipe(tmp_path / "bad.yaml")

@@ -103,8 +103,8 @@ def _training(config: "Config", settings: "Namespace", devices: int, nodes: int)
         raise InheritError(
             f"train.global_batch_size {train.global_batch_size} does not make whole micro-batches of "
             f"{train.micro_batch_size} on {gpus} GPUs ({train.global_batch_size / gpus:g} sequences each): litGPT "
-            "would train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so that "
-            "global_batch_size / (devices × nodes) is a multiple of micro_batch_size."
+            "would train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so "
+            "that global_batch_size / (devices × nodes) is a multiple of micro_batch_size."
         )
     step_tokens = train.global_batch_size * sequence
     return {

@@ -42,7 +42,7 @@ def measure(config: "Config", settings: "Namespace", steps: int) -> dict[str, An
         model.max_seq_length = train.max_seq_length or config.block_size
         compiled: Any = torch.compile(model)
         model = fabric.setup(compiled)
-        described = settings.optimizer if isinstance(settings.optimizer, str) else settings.optimizer.as_dict()
+        described = settings.optimizer
         fused = {"fused": fabric.device.type == "cuda"}
         optimizer = fabric.setup_optimizers(instantiate_torch_optimizer(described, model.parameters(), **fused))
         seconds = [_step(fabric, model, optimizer, train) for _ in range(WARM_UP + steps)][WARM_UP:]

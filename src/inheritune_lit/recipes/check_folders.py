@@ -99,7 +99,7 @@ def _data(document: Document) -> list[Finding]:
         return []
     if class_path not in (PACKED, "inheritune_lit.data.tokens.PackedTokens"):
         text = f"What {class_path} holds can't be known from here."
-        return [Finding("note", "data.class_path", text, "Check that it holds tokens for the whole budget.")]
+        return [Finding("note", "data", text, "Check that it holds tokens for the whole budget.")]
     key, value = "data.init_args.data_path", document.get("data.init_args.data_path")
     if value is None:
         return [Finding("error", key, "PackedTokens requires it.", "Name the folder that `inheritune prepare` wrote.")]
@@ -127,8 +127,8 @@ def _budget(document: Document, manifest: Any) -> list[Finding]:
     needed = -(-tokens // epoch)
     if needed > epochs:
         text = (
-            f"{epochs} epoch{'s' * (epochs > 1)} over {manifest.folder} are {epochs * epoch:,} tokens, and max_tokens is "
-            f"{tokens:,}: the run would stop with an error before its end, without a last checkpoint."
+            f"{epochs} epoch{'s' * (epochs > 1)} over {manifest.folder} are {epochs * epoch:,} tokens, and max_tokens "
+            f"is {tokens:,}: the run would stop with an error before its end, without a last checkpoint."
         )
         return [Finding("error", key, text, f"Write {needed}, or lower train.max_tokens to {epochs * epoch}.")]
     if needed < epochs:

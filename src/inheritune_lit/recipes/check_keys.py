@@ -68,7 +68,7 @@ def _types(content: dict[str, Any], known: dict[str, Any], prefix: str) -> list[
             continue
         problem, fix = f"It is {value!r}, expected {_shown(known[key])}.", "Write a value of that kind."
         if isinstance(value, float) and value.is_integer() and int in _kinds(known[key]):
-            problem = f"It is {value!r}, a fraction to litGPT, which wants a whole number and refuses the recipe."
+            problem = f"It is {value!r}, a float; litGPT wants a whole number and refuses the recipe."
             fix = f"Write {int(value)}."
         findings.append(Finding("error", f"{prefix}{key}", problem, fix))
     return findings

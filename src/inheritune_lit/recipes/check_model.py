@@ -73,7 +73,7 @@ def _shape(model: dict[str, Any]) -> list[Finding]:
 
 
 def _against_reference(model: dict[str, Any], name: str, document: Document) -> list[Finding]:
-    """The block beside litGPT's own config of that name: what is left out must not fall back to another model's value."""
+    """The block beside litGPT's own config of that name: what is left out falls back to another model's value."""
     from litgpt.config import Config
 
     reference = _known(name)
@@ -88,7 +88,11 @@ def _against_reference(model: dict[str, Any], name: str, document: Document) -> 
     findings = []
     for key, own in dataclasses.asdict(reference).items():
         value = getattr(actual, key)
-        if value == own or key in ("n_layer", "hf_config", "name") or (isinstance(own, list) and key in model):
+        if (
+            value == own
+            or key in ("n_layer", "hf_config", "name", "padding_multiple")
+            or (isinstance(own, list) and key in model)
+        ):
             continue
         where = f"model_config.{key}"
         if key not in model:

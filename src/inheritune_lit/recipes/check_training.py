@@ -78,7 +78,7 @@ def _instead(document: Document, key: str, value: Any) -> str:
 
 
 def _sequence(document: Document) -> float | None:
-    return _number(document, "max_seq_length") or document.get("model_config.block_size")
+    return _number(document, "max_seq_length") or _block_size(document)
 
 
 def _schedule(document: Document) -> list[Finding]:
@@ -101,7 +101,7 @@ def _schedule(document: Document) -> list[Finding]:
     )
     if tokens and batch and sequence:
         findings += _steps(document, tokens, batch * sequence, _number(document, "lr_warmup_steps"))
-    block = document.get("model_config.block_size")
+    block = _block_size(document)
     longest = _number(document, "max_seq_length")
     if isinstance(block, int) and longest and longest > block:
         text = f"It is {longest:,}, and the model attends to block_size, {block:,}, at most: litGPT refuses it."
@@ -111,6 +111,18 @@ def _schedule(document: Document) -> list[Finding]:
         text = f"It is {lowest:g}, not below the peak, optimizer.init_args.lr {lr:g}: the cosine would rise."
         findings.append(Finding("warning", "train.min_lr", text, f"Write a tenth of the peak, {lr / 10:g}."))
     return findings
+
+
+def _block_size(document: Document) -> Any:
+    from litgpt.config import Config
+
+    model = document.get("model_config")
+    if isinstance(model, dict):
+        return model.get("block_size", Config.block_size)
+    try:
+        return Config.from_name(str(document.get("model_name"))).block_size
+    except ValueError:  # said already
+        return None
 
 
 def _steps(document: Document, tokens: float, step: float, warmup: float | None) -> list[Finding]:
@@ -142,7 +154,7 @@ def _batch(document: Document, devices: int | None, nodes: int | None) -> list[F
         if each < micro:
             text = f"It is {micro}, more than the {each} sequences that a GPU takes a step: litGPT stops at once."
         else:
-            text = f"{each} sequences a GPU are {each // micro} whole micro-batches of {micro}: {each % micro} are left out."
+            text = f"{each} sequences a GPU are {each // micro} micro-batches of {micro}: {each % micro} are left out."
         fitting = max(m for m in range(1, micro + 1) if each % m == 0)
         return [Finding("error", "train.micro_batch_size", text, f"Write a divisor of {each}, such as {fitting}.")]
     if known is None:
