@@ -151,6 +151,22 @@ def test_folders_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama:
     assert "or lower train.max_tokens to 7995392" in findings["data.init_args.epochs"].fix
 
 
+def test_a_checkpoint_that_its_receipt_does_not_vouch_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: Path
+) -> None:
+    from inheritune_lit.surgery import surgery
+
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "checkpoints/openllama3b_n13"
+    surgery(llama, layers="3", out_dir=target)
+    assert "initial_checkpoint_dir" not in found(MAIN)
+    hf_config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(hf_config | {"tie_word_embeddings": True}))
+    findings = found(MAIN)
+    assert "config.json differ in size" in findings["initial_checkpoint_dir"].problem
+    assert "It is false, " in findings["train.tie_embeddings"].problem
+
+
 def shards(folder: Path, tokens: int) -> None:
     """A manifest and files of the right size: two domains, one of them a quarter."""
     splits = {}

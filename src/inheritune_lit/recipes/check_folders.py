@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, WEIGHTS, load_config
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, load_config, read_receipt
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.reading import Document
@@ -45,7 +45,26 @@ def _initial(document: Document) -> list[Finding]:
     stated = document.get("model_config")
     if isinstance(stated, dict):
         findings += _model_differs(stated, there, folder)
-    return findings
+    return findings + _receipt(folder)
+
+
+def _receipt(folder: Path) -> list[Finding]:
+    """Sizes only: `inheritune verify` hashes."""
+    key, fix = "initial_checkpoint_dir", f"`inheritune verify {folder}` says more; write it anew."
+    if not (folder / RECEIPT).is_file():
+        text = f"{folder} has no receipt, so that nothing says which blocks it holds."
+        return [Finding("note", key, text, "`inheritune surgery` writes one.")]
+    try:
+        files = read_receipt(folder)["files"]
+    except InheritError as error:
+        return [Finding("error", key, str(error), fix)]
+    sizes = {name: (folder / name).stat().st_size if (folder / name).is_file() else None for name in files}
+    wrong = [name for name, entry in files.items() if sizes[name] != entry["bytes"]]
+    if wrong:
+        return [
+            Finding("error", key, f"{folder} is not what its receipt says: {', '.join(wrong)} differ in size.", fix)
+        ]
+    return []
 
 
 def _model_differs(stated: dict[str, Any], there: Any, folder: Path) -> list[Finding]:
@@ -81,13 +100,26 @@ def _tokenizer(document: Document) -> list[Finding]:
     if not (folder / HF_CONFIG).is_file() or blocks is None:
         return []
     stated = read_json(folder / HF_CONFIG, HF_CONFIG)
+    return _depth(folder, stated, blocks) + _tied(folder, stated, bool(document.get("train.tie_embeddings")))
+
+
+def _tied(folder: Path, stated: dict[str, Any], wanted: bool) -> list[Finding]:
+    tied = stated.get("tie_word_embeddings")
+    if tied is None or bool(tied) == wanted:
+        return []
+    text = f"It is {str(wanted).lower()}, {folder / HF_CONFIG} states {str(tied).lower()}."
+    fix = f"Write {str(tied).lower()}, as the reference was trained."
+    return [Finding("warning", "train.tie_embeddings", text, fix)]
+
+
+def _depth(folder: Path, stated: dict[str, Any], blocks: int) -> list[Finding]:
     depth = (stated.get("text_config") or stated).get("num_hidden_layers")
     if depth is not None and depth != blocks:
         text = (
             f"{folder / HF_CONFIG} states {depth} blocks, the recipe {blocks}. litGPT copies it into every checkpoint, "
             "and evaluation would fill up the missing blocks with random ones."
         )
-        return [Finding("error", key, text, "Name the folder that surgery wrote, or mend n_layer.")]
+        return [Finding("error", "tokenizer_dir", text, "Name the folder that surgery wrote, or mend n_layer.")]
     return []
 
 
