@@ -13,6 +13,7 @@ COMMANDS = {
     "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
     "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
+    "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
