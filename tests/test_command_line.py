@@ -43,6 +43,13 @@ def test_flags_may_stand_without_a_value() -> None:
     assert _spell_out_flags(command, []) == []
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m inheritune_lit recipes list | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("name")
+    assert done.stderr == ""
+
+
 def test_subcommands() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "inheritune_lit", "recipes", "copy", "--help"],

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,6 +51,9 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
         sys.exit(f"{prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{prog}: interrupted")
+    except BrokenPipeError:  # who reads our output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]:
