@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def run(input_dir: Path, out_dir: Path, tokenizer_dir: Path, **options: Any) -> Path:
-    prepare(input_dir, out_dir=out_dir, tokenizer_dir=tokenizer_dir, **{"val_share": 0.3, "workers": 1} | options)
+    options = {"val_share": 0.3, "workers": 1, "max_bad_share": 0.05} | options
+    prepare(str(input_dir), out_dir=out_dir, tokenizer_dir=tokenizer_dir, **options)
     return out_dir
 
 
@@ -94,12 +96,17 @@ def test_shards_hold_what_litgpt_encodes(
             expected = [encode(t, eos=True).tolist() for t in texts if split_of(t, "", 42, 0.3, None) == split]
             assert documents_of(out).get((domain, split), []) == expected
     content = Manifest(out).content
-    assert content["blank_documents"] == 2
+    assert content["quarantine"] == {"blank document": 2}
+    listed = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert listed == [
+        {"file": "code/a.jsonl", "line": 19, "problem": "blank document"},
+        {"file": "plays/blank.txt", "line": 1, "problem": "blank document"},
+    ]
     assert {file["path"]: file["size"] for file in content["source"]["files"]} == {
         str(path.relative_to(corpus)): path.stat().st_size for path in corpus.rglob("*.*")
     }
     assert list(tmp_path.glob(".*")) == []
-    assert "2 blank documents were skipped" in capsys.readouterr().out
+    assert "quarantine.jsonl: 2 blank document\n" in capsys.readouterr().out
 
 
 def test_datatrove_reads_the_shards(corpus: Path, tmp_path: Path, bpe: Path) -> None:
@@ -216,7 +223,13 @@ def test_dry_run_writes_nothing(corpus: Path, tmp_path: Path, bpe: Path, capsys:
         ({"val_share": 0.0}, r"val_share is 0 and there is no val_glob"),
         ({"tasks": 0}, r"tasks is 0, expected at least 1"),
         ({"workers": -1}, r"workers is -1, expected at least 1"),
-        ({"val_share": 1e-9}, r"No tokens for the split 'val' from \d+ documents \(2 blank ones were skipped\)"),
+        ({"max_bad_share": 1.5}, r"max_bad_share is 1\.5, expected .* from 0 to 1"),
+        ({"budget": 0}, r"budget is 0, expected at least 1 token"),
+        ({"renormalize": True}, r"are about a budget of tokens: set budget too"),
+        ({"budget": 99}, r"proportions has no domains, the input has code, plays, web\."),
+        ({"budget": 99, "proportions": {"code": 1.0}}, r"proportions has code, the input has code, plays, web\."),
+        ({"budget": 99, "proportions": {"code": 0.5, "plays": 0.3, "web": 0.3}}, r"add up to 1\.1, expected"),
+        ({"val_share": 1e-9}, r"No tokens for the split 'val' from \d+ documents\. Set val_share \(1e-09\)"),
     ],
 )
 def test_settings_that_make_no_sense(
@@ -230,30 +243,45 @@ def test_settings_that_make_no_sense(
 @pytest.mark.parametrize(
     ("name", "data", "problem"),
     [
-        ("web/bad.jsonl", jsonl(["fine"]) + b"{", r"web/bad\.jsonl, line 2: not valid JSON"),
-        ("web/bad.jsonl", jsonl(["fine"]) + b'{"x": 1}', r"web/bad\.jsonl, line 2: .* got the keys \['x'\]"),
-        ("web/bad.txt", b"fine\n\xff", r"web/bad\.txt, line 2: not UTF-8"),
-        ("web/bad.txt.gz", gzip.compress(b"text")[:-4], r"web/bad\.txt\.gz, after line 0: the compressed file is cut"),
-        ("web/bad.jsonl.zst", zstandard.compress(jsonl(["1"]))[:-4], r"web/bad\.jsonl\.zst, after line 0: the comp"),
+        ("web/bad.jsonl", jsonl(["fine"]) + b"{", r"\n  web/bad\.jsonl, line 2: broken JSON"),
+        ("web/bad.txt", b"fine\n\xff", r"\n  web/bad\.txt, line 2: not UTF-8"),
+        ("web/bad.txt.gz", gzip.compress(b"text")[:-4], r"\n  web/bad\.txt\.gz, line 0: damaged file: cut short"),
+        ("web/bad.jsonl.zst", zstandard.compress(jsonl(["1"]))[:-4], r"\n  web/bad\.jsonl\.zst, line 0: damaged file"),
+        ("web/nul.jsonl", jsonl(["a", "a\0"]), r"\n  web/nul\.jsonl, line 2: NUL character"),
+        ("web/empty.jsonl.zst", b"", r"\n  web/empty\.jsonl\.zst, line 0: empty file"),
     ],
 )
-def test_what_cannot_be_read_stops_the_run(
+def test_too_much_that_cannot_be_used_stops_the_run(
     corpus: Path, tmp_path: Path, bpe: Path, name: str, data: bytes, problem: str
 ) -> None:
     (corpus / name).write_bytes(data)
-    with pytest.raises(InheritError, match=problem):
+    out = tmp_path / "tokens"
+    with pytest.raises(InheritError, match=r"3 of 8\d documents are bad, more than max_bad_share \(0\.03\):") as error:
+        run(corpus, out, bpe, max_bad_share=0.03)
+    assert re.search(problem, str(error.value)), error.value
+    assert not out.exists()
+    listed = (tmp_path / ".tokens.staging/quarantine.jsonl").read_text()
+    assert len(listed.splitlines()) == 3
+    run(corpus, out, bpe, max_bad_share=0.05)  # nothing is done again
+    assert (out / "quarantine.jsonl").read_text() == listed
+    assert sum(Manifest(out).content["quarantine"].values()) == 3
+
+
+def test_the_wrong_key_stops_the_run(corpus: Path, tmp_path: Path, bpe: Path) -> None:
+    (corpus / "web/bad.jsonl").write_bytes(jsonl(["fine"]) + b'{"x": 1}')
+    with pytest.raises(InheritError, match=r"web/bad\.jsonl, line 2: .* got the keys \['x'\]"):
         run(corpus, tmp_path / "tokens", bpe)
     assert not (tmp_path / "tokens").exists()
 
 
 def test_changed_settings_on_resume_are_refused(corpus: Path, tmp_path: Path, bpe: Path) -> None:
-    (corpus / "web/bad.jsonl").write_bytes(b"{")
-    with pytest.raises(InheritError, match="not valid JSON"):
+    (corpus / "web/bad.jsonl").write_bytes(b'{"x": 1}')
+    with pytest.raises(InheritError, match="got the keys"):
         run(corpus, tmp_path / "tokens", bpe)
     with pytest.raises(InheritError, match=r"An interrupted run left .*\n  val_share: 0\.3 before, 0\.2 now"):
         run(corpus, tmp_path / "tokens", bpe, val_share=0.2)
     (corpus / "web/bad.jsonl").write_bytes(jsonl(["mended"]))
-    with pytest.raises(InheritError, match=r"\n  files\.web/bad\.jsonl: 1 before, 19 now"):
+    with pytest.raises(InheritError, match=r"\n  files\.web/bad\.jsonl: 8 before, 19 now"):
         run(corpus, tmp_path / "tokens", bpe)
     run(corpus, tmp_path / "tokens", bpe, overwrite=True)
     assert list(tmp_path.glob(".*")) == []
@@ -276,7 +304,7 @@ def long_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"corpus/{i}.jsonl").write_bytes(jsonl([f"{t} {i} {n}" for n in range(8000) for t in TEXTS]))
     with started(folder / "undisturbed") as process:
         with pytest.raises(InheritError, match=r"Another process is writing .*\.tokens\.staging now"):
-            prepare(folder / "corpus", out_dir=folder / "undisturbed/tokens", tokenizer_dir=folder / "bpe")
+            prepare(str(folder / "corpus"), out_dir=folder / "undisturbed/tokens", tokenizer_dir=folder / "bpe")
         assert process.wait() == 0
     return folder
 
@@ -319,7 +347,7 @@ def resume_and_compare(folder: Path, undisturbed: Path, monkeypatch: pytest.Monk
     before = finished.stat()
     assert not (staged / ".work/completions/00001").exists()
     monkeypatch.chdir(folder)
-    prepare(Path("../corpus"), out_dir=Path("tokens"), tokenizer_dir=Path("../bpe"), val_share=0.3, workers=1)
+    prepare("../corpus", out_dir=Path("tokens"), tokenizer_dir=Path("../bpe"), val_share=0.3, workers=1)
     after = (folder / "tokens" / finished.relative_to(staged)).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "a finished task was done again"
     assert bytes_of(folder / "tokens") == bytes_of(undisturbed)

@@ -1,13 +1,18 @@
 import gzip
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
+from datatrove.data import Document
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.data.sources import TextFolderReader, list_files
+from inheritune_lit.data.sources import CorpusReader, list_files
 
 # What only str.splitlines(), not a JSONL file, takes for the end of a line.
 SEPARATORS = "next\x85line\u2028line\u2029paragraph\x0bvertical\x0cform\x1cfile"
@@ -21,9 +26,12 @@ def zst(*frames: bytes) -> bytes:
     return b"".join(zstandard.compress(frame) for frame in frames)
 
 
-def read(folder: Path, rank: int = 0, world_size: int = 1) -> list[tuple[Any, str]]:
-    reader = TextFolderReader(folder, list_files(folder))
-    return [(document.id, document.text) for document in reader.run(rank=rank, world_size=world_size)]
+def documents(folder: Path, **options: Any) -> list[Document]:
+    return list(CorpusReader(folder, list_files(folder), **options).run())
+
+
+def read(folder: Path) -> list[tuple[Any, str]]:
+    return [(document.id, document.text) for document in documents(folder)]
 
 
 def test_list_files_gives_domains_in_one_order(tmp_path: Path) -> None:
@@ -71,42 +79,127 @@ def test_all_frames_are_read_even_when_a_line_spans_two(tmp_path: Path) -> None:
     parts = [data[:1000], data[1000:1001], b"", data[1001:100_000], data[100_000:]]
     (tmp_path / "a.jsonl.zst").write_bytes(zst(*parts))
     (tmp_path / "b.jsonl.gz").write_bytes(b"".join(map(gzip.compress, parts)))
-    documents = read(tmp_path)
-    assert [text for _, text in documents] == 2 * [f"document {i} " * 50 for i in range(300)]
-    assert documents[300][0] == "b.jsonl.gz/1"
+    found = read(tmp_path)
+    assert [text for _, text in found] == 2 * [f"document {i} " * 50 for i in range(300)]
+    assert found[300][0] == "b.jsonl.gz/1"
 
 
 def test_every_task_has_its_files_whatever_came_later(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / f"{i}.txt").write_text(str(i))
-    reader = TextFolderReader(tmp_path, list_files(tmp_path))
+    reader = CorpusReader(tmp_path, list_files(tmp_path))
     (tmp_path / "00.txt").write_text("late")
     dealt = [[document.text for document in reader.run(rank=rank, world_size=2)] for rank in range(2)]
     assert dealt == [["0", "2", "4"], ["1", "3"]]
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "problem"),
+    ("name", "data", "line", "problem"),
     [
-        ("a.jsonl", jsonl("fine") + b'{"text": "cut', r"a\.jsonl, line 2: not valid JSON"),
-        ("a.jsonl", jsonl("fine") + b'{"text": "\xff"}\n', r"a\.jsonl, line 2: not valid JSON"),
-        (
-            "a.jsonl",
-            jsonl("fine") + b'{"content": "", "id": 1}',
-            r"line 2: .* string under .text., got the keys \['con",
-        ),
-        ("a.jsonl", b'{"text": 3}', r'line 1: .* got "text": int'),
-        ("a.jsonl", b'\n\n["text"]', r"line 3: .* got list"),
-        ("a.txt", b"fine\nfine\n caf\xe9", r"a\.txt, line 3: not UTF-8 \(byte 0xe9 at offset 14\)\. Convert"),
-        ("a.jsonl.zst", zst(jsonl(*map(str, range(9))))[:-3], r"a\.jsonl\.zst, after line \d: the compressed file is"),
-        ("a.jsonl.zst", zst(jsonl("1")) + zst(jsonl("2"))[:9], r"after line 1: the compressed file is cut short"),
-        ("a.jsonl.zst", b"not zstandard", r"after line 0: the compressed file is cut short or damaged"),
-        ("a.jsonl.gz", gzip.compress(jsonl("1", "2"))[:-9], r"a\.jsonl\.gz, after line \d: the compressed file is cut"),
-        ("a.jsonl.gz", gzip.compress(jsonl("1"))[:15] + b"\xff" * 40, r"after line 0: the compressed file is cut sh"),
-        ("a.txt.gz", b"not gzip", r"after line 0: the compressed file is cut short or damaged"),
+        ("a.jsonl", jsonl("fine") + b'{"text": "cut', 2, r"broken JSON \(unexpected end"),
+        ("a.jsonl", jsonl("fine") + b'{"text": "\xff"}\n', 2, r"not UTF-8 \("),
+        ("a.jsonl", jsonl("fine", " \n"), 2, r"blank document$"),
+        ("a.jsonl", jsonl("fine", "a\0b"), 2, r"NUL character$"),
+        ("a.jsonl", b"", 0, r"empty file$"),
+        ("a.jsonl.gz", gzip.compress(b""), 0, r"empty file$"),
+        ("a.txt", b"", 0, r"empty file$"),
+        ("a.txt", b" \n\t", 1, r"blank document$"),
+        ("a.txt", b"a\n\0", 1, r"NUL character$"),
+        ("a.txt", b"fine\nfine\n caf\xe9", 3, r"not UTF-8 \(byte 0xe9 at offset 14\)$"),
+        ("a.jsonl.zst", zst(jsonl(*map(str, range(9))))[:-3], None, r"damaged file: cut short .* after line \d"),
+        ("a.jsonl.zst", zst(jsonl("1")) + zst(jsonl("2"))[:9], 1, r"damaged file: cut short .* after line 1 \("),
+        ("a.jsonl.zst", b"not zstandard", 0, r"damaged file: .* not what its name says, after line 0"),
+        ("a.jsonl.gz", gzip.compress(jsonl("1", "2"))[:-9], None, r"damaged file: cut short"),
+        ("a.jsonl.gz", gzip.compress(jsonl("1"))[:15] + b"\xff" * 40, 0, r"damaged file: cut short"),
+        ("a.txt.gz", b"not gzip", 0, r"damaged file: .* not what its name says"),
+        ("a.parquet", b"not parquet", 0, r"damaged file: .* not what its name says"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, data: bytes, problem: str) -> None:
+def test_what_cannot_be_used_is_passed_on_with_its_line(
+    tmp_path: Path, name: str, data: bytes, line: int | None, problem: str
+) -> None:
     (tmp_path / name).write_bytes(data)
+    *good, bad = documents(tmp_path)
+    assert all("problem" not in document.metadata for document in good)
+    assert bad.metadata["file"] == name
+    assert line is None or bad.metadata["line"] == line
+    assert [document.text for document in good] == (["fine"] if b'"fine"' in data else [d.text for d in good])
+    assert re.search(problem, bad.metadata["problem"]), bad.metadata
+
+
+def test_reading_goes_on_behind_a_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl("one") + b"{\n" + jsonl("three", "", "five"))
+    found = [(d.metadata["line"], d.text, d.metadata.get("problem", "")[:5]) for d in documents(tmp_path)]
+    assert found == [(1, "one", ""), (2, "", "broke"), (3, "three", ""), (4, "", "blank"), (5, "five", "")]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (jsonl("fine") + b'{"content": "", "id": 1}', r"a\.jsonl, line 2: .* string under .text., got the keys \['con"),
+        (b'{"text": 3}', r'line 1: .* got "text": int'),
+        (b'\n\n["text"]', r"line 3: .* got list"),
+    ],
+)
+def test_the_wrong_kind_of_record_stops_at_once(tmp_path: Path, data: bytes, problem: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(InheritError, match=problem):
         read(tmp_path)
+
+
+def test_another_key(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"content": "x", "text": "y"}\n')
+    assert [document.text for document in documents(tmp_path, text_key="content")] == ["x"]
+
+
+TABLE = {"id": [7, 8, 9, 10], "text": ["one", SEPARATORS, None, ""], "score": [0.1, 0.2, 0.3, 0.4]}
+
+
+def write_stream(table: pyarrow.Table, path: Path) -> None:
+    with pyarrow.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_file(table: pyarrow.Table, path: Path) -> None:
+    with pyarrow.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.parquet", pyarrow.parquet.write_table), ("a.arrow", write_stream), ("a.arrow", write_file)],
+)
+def test_rows_of_tables(tmp_path: Path, name: str, write: Callable[[pyarrow.Table, Path], None]) -> None:
+    write(pyarrow.table(TABLE), tmp_path / name)
+    found = [(d.metadata["line"], d.text, d.metadata.get("problem")) for d in documents(tmp_path)]
+    assert found[:2] == [(1, "one", None), (2, SEPARATORS, None)]
+    assert [(line, problem) for line, _, problem in found[2:]] == [(3, "blank document"), (4, "blank document")]
+    with pytest.raises(InheritError, match=rf'{name}, row 1: expected a column "content", got the columns'):
+        documents(tmp_path, text_key="content")
+
+
+def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"text": [f"document {i}" for i in range(25)]})
+    data.save_to_disk(str(tmp_path / "arrow"), num_shards=3)
+    data.to_parquet(str(tmp_path / "parquet/a.parquet"))
+    for folder in ("arrow", "parquet"):
+        assert [text for _, text in read(tmp_path / folder)] == [f"document {i}" for i in range(25)]
+
+
+def test_a_url_is_read_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/a.jsonl").write_bytes(jsonl("one"))
+    url = f"file://{tmp_path}"
+    assert list_files(url) == list_files(tmp_path)
+    assert [document.text for document in CorpusReader(url, list_files(url)).run()] == ["one"]
+
+
+def test_domains_by_patterns(tmp_path: Path) -> None:
+    for name in ("cc_2019-30_sample.jsonl", "cc_2023-06_sample.jsonl", "book_sample.jsonl", "common_crawl/x/a.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    patterns = {"common_crawl": ["common_crawl/*", "cc_*_sample.jsonl"], "book": ["book/*", "book_sample.jsonl"]}
+    assert [file.domain for file in list_files(tmp_path, patterns)] == ["book", *3 * ["common_crawl"]]
+    with pytest.raises(InheritError, match=r"'cc_2019-30_sample\.jsonl' matches the patterns of none of the domains b"):
+        list_files(tmp_path, {"book": ["book*"]})

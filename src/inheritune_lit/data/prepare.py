@@ -1,8 +1,9 @@
-"""`inheritune prepare`: a folder of text → token shards and their manifest, on all cores.
+"""`inheritune prepare`: text → token shards and their manifest, on all cores.
 
 Importing this module imports none of the heavy libraries: `--help` answers at once.
 """
 
+import json
 import shlex
 import shutil
 from importlib.metadata import version
@@ -14,105 +15,158 @@ from inheritune_lit.commit import InheritError, read_json, staging, write_json
 from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
 
 if TYPE_CHECKING:
-    from inheritune_lit.data.encoding import Encoder
+    from inheritune_lit.data.passes import Job
+    from inheritune_lit.data.sampling import Budget
     from inheritune_lit.data.sources import SourceFile
 
 MAX_TASKS = 64  # by default; a number that does not depend on the machine, as it decides which shard a file goes to
 WORK = ".work"  # logs, markers and records, inside the staging folder while it is being filled
 PLAN = "plan.json"
+# Settings that decide only what is made of the tasks' work: an interrupted run may go on with others.
+LATE = ("allow_repeat", "renormalize")
 
 
 def prepare(
-    input_dir: Path,
+    input_dir: str,
     *,
     out_dir: Path,
     tokenizer_dir: Path,
+    budget: int | None = None,
+    proportions: dict[str, float] | None = None,
+    domains: dict[str, list[str]] | None = None,
+    allow_repeat: bool = False,
+    renormalize: bool = False,
     val_share: float = 0.0005,
     val_glob: str | None = None,
     seed: int = 42,
     bos: bool | None = None,
+    text_key: str = "text",
+    max_bad_share: float = 0.001,
     tasks: int | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Turn a folder of text into token shards for inheritune_lit.data.PackedTokens.
+    """Turn text into token shards for inheritune_lit.data.PackedTokens.
 
-    Documents are .txt files and lines of .jsonl files ({"text": ...}), both also .gz or .zst. A top-level subfolder is
-    a domain. The result, OUT_DIR/DOMAIN/{train,val}/*.ds and manifest.json, is the same to the byte on every machine.
-    An interrupted run goes on where it was when the same command is given again.
+    Documents are .txt files, lines of .jsonl files ({"text": ...}), both also .gz or .zst, and rows of .parquet and
+    .arrow files. The result, OUT_DIR/DOMAIN/{train,val}/*.ds and manifest.json, is the same to the byte on every
+    machine. An interrupted run goes on where it was when the same command is given again.
 
     Args:
-        input_dir: The folder of documents.
+        input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME.
         out_dir: The folder to write. It appears when it is whole.
         tokenizer_dir: A folder with a tokenizer that litGPT reads, such as the checkpoint to be trained.
+        budget: Training tokens to take, a random sample of whole documents; by default everything. With another budget
+            and the same seed, the larger sample contains the smaller.
+        proportions: The share of the budget for each domain, adding up to 1; 0 leaves a domain out.
+        domains: Patterns of the paths in INPUT_DIR that make up each domain. By default a top-level subfolder is one.
+        allow_repeat: Take a domain several times if it has too little text for its share of the budget.
+        renormalize: Share out among the other domains what a domain lacks of its share, or a missing domain's share.
         val_share: The share of documents held out for validation, from 0 up to 1, chosen by a hash of their text.
         val_glob: Files held out for validation as a whole: a pattern of their path in INPUT_DIR, such as '*hamlet*'.
-        seed: Another seed holds out other documents.
+        seed: Another seed samples and holds out other documents.
         bos: Whether every document begins with the BOS token. By default litGPT's own rule for this tokenizer. Every
             document ends with EOS.
+        text_key: The key or column that holds a document's text.
+        max_bad_share: The share of documents that may be blank, broken or not UTF-8. They are left out and listed in
+            quarantine.jsonl; more of them are an error.
         tasks: Into how many tasks, and so shards per domain, the files are dealt. By default one per file, at most 64.
         workers: How many tasks run at the same time. By default as many as there are cores. More need more memory.
         overwrite: Replace OUT_DIR if it exists, and start over instead of resuming.
         dry_run: Print what would be done, and write nothing.
     """
-    input_dir, out_dir, tokenizer_dir = Path(input_dir), Path(out_dir), Path(tokenizer_dir)
-    _check_numbers(val_share, tasks, workers)
+    out_dir, tokenizer_dir = Path(out_dir), Path(tokenizer_dir)
+    _check_numbers(val_share, tasks, workers, max_bad_share)
     from inheritune_lit.data.encoding import open_tokenizer
     from inheritune_lit.data.executor import cores
+    from inheritune_lit.data.passes import Job
     from inheritune_lit.data.sources import list_files
 
-    files = list_files(input_dir)
-    if val_glob is not None:
-        _check_glob(val_glob, input_dir, files)
-    elif val_share == 0:
-        raise InheritError("val_share is 0 and there is no val_glob: nothing would be held out. Set one of them.")
+    files = list_files(input_dir, domains)
+    wanted = _budget(budget, proportions, files, allow_repeat, renormalize)
+    if wanted is not None:
+        files = [file for file in files if file.domain in wanted.proportions]
+    _check_split(val_share, val_glob, input_dir, files)
     encoder, tokenizer = open_tokenizer(tokenizer_dir, bos)
-    plan = {
-        "format": FORMAT,
-        "tokenizer": tokenizer,
-        "dtype": encoder.dtype,
-        "seed": seed,
-        "val_share": val_share,
-        "val_glob": val_glob,
-        "tasks": tasks or min(len(files), MAX_TASKS),
-        "files": {file.path: file.size for file in files},
-    }
+    split = {"seed": seed, "val_share": val_share, "val_glob": val_glob}
+    job = Job(str(input_dir), files, text_key, encoder, split, tasks or min(len(files), MAX_TASKS), workers or cores())
+    plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **split, "tasks": job.tasks}
+    optional: dict[str, Any] = {"domains": domains, "budget": budget, "proportions": proportions}
+    optional |= {"text_key": None if text_key == "text" else text_key}
+    optional |= {"allow_repeat": allow_repeat or None, "renormalize": renormalize or None}
+    plan |= {name: value for name, value in optional.items() if value is not None}
+    plan |= {"files": {file.path: file.size for file in files}}
     if dry_run:
-        _describe(plan, files, input_dir)
+        _describe(plan, job, wanted)
         return
     if not overwrite and (out_dir / MANIFEST).is_file():
-        done = Manifest(out_dir)
-        _refuse_changes(plan_of(done.content), plan, f"{out_dir} was made otherwise")
-        done.check_files()
-        print(f"{out_dir} is whole already, made from the same files with the same settings.")
-        _print_table(done)
+        _describe_done(out_dir, plan)
         return
     with staging(out_dir, overwrite=overwrite, resume=True) as folder:
         if _start_or_resume(folder, plan, overwrite):
-            _run(folder, plan, input_dir, files, encoder, workers or cores())
-            _finish(folder, plan, _command(input_dir, out_dir, tokenizer_dir, plan))
+            _fill(folder, job, wanted, max_bad_share, plan, _command(input_dir, out_dir, tokenizer_dir, plan))
         shutil.rmtree(folder / WORK, ignore_errors=True)
-    _print_table(Manifest(out_dir))
+    _print_table(out_dir)
 
 
-def _check_numbers(val_share: float, tasks: int | None, workers: int | None) -> None:
+def _check_numbers(val_share: float, tasks: int | None, workers: int | None, max_bad_share: float) -> None:
     if not 0 <= val_share < 1:
         raise InheritError(f"val_share is {val_share}, expected a share of the documents: at least 0 and below 1.")
+    if not 0 <= max_bad_share <= 1:
+        raise InheritError(f"max_bad_share is {max_bad_share}, expected a share of the documents: from 0 to 1.")
     for name, value in (("tasks", tasks), ("workers", workers)):
         if value is not None and value < 1:
             raise InheritError(f"{name} is {value}, expected at least 1.")
 
 
-def _check_glob(val_glob: str, input_dir: Path, files: "list[SourceFile]") -> None:
+def _check_split(val_share: float, val_glob: str | None, input_dir: str, files: "list[SourceFile]") -> None:
     from fnmatch import fnmatchcase
 
+    if val_glob is None:
+        if val_share == 0:
+            raise InheritError("val_share is 0 and there is no val_glob: nothing would be held out. Set one of them.")
+        return
     matched = sum(fnmatchcase(file.path, val_glob) for file in files)
     if matched in (0, len(files)):
         raise InheritError(
             f"val_glob {val_glob!r} matches {matched} of the {len(files)} files in {input_dir}, such as "
             f"{files[0].path!r}; expected some but not all. It is compared with the path within the folder."
         )
+
+
+def _budget(
+    tokens: int | None,
+    proportions: dict[str, float] | None,
+    files: "list[SourceFile]",
+    allow_repeat: bool,
+    renormalize: bool,
+) -> "Budget | None":
+    """The budget, checked against the domains that there are."""
+    from inheritune_lit.data.sampling import Budget
+
+    found = sorted({file.domain for file in files})
+    if tokens is None:
+        if proportions or allow_repeat or renormalize:
+            raise InheritError(
+                "proportions, allow_repeat and renormalize are about a budget of tokens: set budget too."
+            )
+        return None
+    if tokens < 1:
+        raise InheritError(f"budget is {tokens}, expected at least 1 token.")
+    if proportions is None and len(found) == 1:
+        proportions = {found[0]: 1.0}
+    if proportions is None or set(found) - set(proportions):
+        raise InheritError(
+            f"proportions has {', '.join(proportions or {}) or 'no domains'}, the input has {', '.join(found)}. Give "
+            "each domain its share of the budget; 0 leaves it out."
+        )
+    if min(proportions.values()) < 0 or abs(sum(proportions.values()) - 1) > 1e-6:
+        raise InheritError(f"proportions add up to {sum(proportions.values()):g}, expected shares that add up to 1.")
+    wanted = Budget(tokens, {d: share for d, share in proportions.items() if share}, allow_repeat, renormalize)
+    present = {domain: None if domain in found else 0 for domain in wanted.proportions}
+    wanted.check(wanted.wanted(present), present)
+    return wanted
 
 
 def _refuse_changes(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
@@ -130,114 +184,64 @@ def _start_or_resume(folder: Path, plan: dict[str, Any], overwrite: bool) -> boo
     manifest.json appears in it in one rename and after everything else, so that a run which was killed just before the
     folder's own rename is known to be whole.
     """
+    early = {name: value for name, value in plan.items() if name not in LATE}
     if not overwrite and (folder / MANIFEST).is_file():
-        before = plan_of(read_json(folder / MANIFEST, "manifest"))
+        before, now = plan_of(read_json(folder / MANIFEST, "manifest")), plan
     elif not overwrite and (folder / WORK / PLAN).is_file():
-        before = read_json(folder / WORK / PLAN, "plan of the interrupted run")
+        before, now = read_json(folder / WORK / PLAN, "plan of the interrupted run"), early
     else:
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (folder / WORK).mkdir()
-        write_json(folder / WORK / f".{PLAN}", plan)
+        write_json(folder / WORK / f".{PLAN}", early)
         (folder / WORK / f".{PLAN}").rename(folder / WORK / PLAN)
         return True
-    _refuse_changes(before, plan, f"An interrupted run left {folder}, begun otherwise")
+    _refuse_changes(before, now, f"An interrupted run left {folder}, begun otherwise")
     return not (folder / MANIFEST).is_file()
 
 
-def _run(
-    folder: Path, plan: dict[str, Any], input_dir: Path, files: "list[SourceFile]", encoder: "Encoder", workers: int
+def _fill(
+    folder: Path, job: "Job", budget: "Budget | None", max_bad_share: float, plan: dict[str, Any], command: str
 ) -> None:
-    from tqdm import tqdm
+    """Runs what is left to do, and writes the manifest."""
+    from inheritune_lit.data.finish import check_quarantine, read_records, write_manifest
+    from inheritune_lit.data.passes import sample
 
-    from inheritune_lit.data.executor import Executor
-    from inheritune_lit.data.shards import ShardWriter
-    from inheritune_lit.data.sources import TextFolderReader
-
-    tasks, work = plan["tasks"], folder / WORK
-    split = {name: plan[name] for name in ("seed", "val_share", "val_glob")}
-    steps = [
-        TextFolderReader(input_dir, files),
-        ShardWriter(folder, work / "records", input_dir, files, encoder, split),
-    ]
-    total = sum(file.size for file in files)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="prepare", dynamic_ncols=True) as bar:
-
-        def show(input_bytes: int, tokens: int) -> None:
-            bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
-            bar.update(done + input_bytes - bar.n)
-
-        executor = Executor(steps, tasks, min(workers, tasks), work, show)
-        todo = set(executor.get_incomplete_ranks())
-        done = sum(file.size for i, file in enumerate(files) if i % tasks not in todo)
-        if len(todo) < tasks:
-            bar.write(f"Resuming: {tasks - len(todo)} of {tasks} tasks are done.")
-        try:
-            executor.run()
-        except InheritError as error:
-            raise InheritError(f"{error}\nThe logs are in {work / 'logs'}.") from error
-        show(total - done, sum(_record(folder, task)["tokens"] for task in todo))
-
-
-def _record(folder: Path, task: int) -> dict[str, Any]:
-    record = read_json(folder / WORK / "records" / f"{task:05d}.json", f"record of task {task}")
-    return record | {"tokens": sum(shard["tokens"] for shard in record["shards"])}
-
-
-def _finish(folder: Path, plan: dict[str, Any], command: str) -> None:
-    """Merges the tasks' records into the manifest, checks that it describes what is there, and puts it in place."""
-    records = [_record(folder, task) for task in range(plan["tasks"])]
-    manifest = {name: value for name, value in plan.items() if name != "files"} | {
+    work, sampling = folder / WORK, None
+    if budget is None:
+        records = read_records(job.tokenize(folder, work), job.tasks)
+    else:
+        where, sampling = sample(job, folder, work, budget)
+        records = read_records(where, job.tasks)
+    content = {name: value for name, value in plan.items() if name != "files"} | {
         "command": command,
         "versions": {"inheritune_lit": __version__}
         | {name: version(name) for name in ("datatrove", "tokenizers", "sentencepiece")},
-        "source": {"files": sorted((file for record in records for file in record["files"]), key=lambda f: f["path"])},
-        "blank_documents": sum(record["blank_documents"] for record in records),
-        "splits": {split: _domains(records, split) for split in ("train", "val")},
+        "quarantine": check_quarantine(folder, records, max_bad_share),
     }
-    for split, entries in manifest["splits"].items():
-        if not sum(entry["tokens"] for entry in entries):
-            documents = sum(entry["documents"] for domains in manifest["splits"].values() for entry in domains)
-            raise InheritError(
-                f"No tokens for the split {split!r} from {documents:,} documents ({manifest['blank_documents']:,} "
-                f"blank ones were skipped). Set val_share ({plan['val_share']}) or val_glob ({plan['val_glob']!r}) so "
-                "that both splits get some, and start over with --overwrite."
-            )
-    write_json(folder / WORK / MANIFEST, manifest)
-    (folder / WORK / MANIFEST).rename(folder / MANIFEST)
-    Manifest(folder).check_files()
+    write_manifest(folder, work, content | ({"sampling": sampling} if sampling else {}), records)
 
 
-def _domains(records: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    """One entry per domain of a split, sorted, its shards in the order of the tasks."""
-    shards = [shard for record in records for shard in record["shards"] if shard["split"] == split]
-    return [
-        {
-            "domain": domain,
-            "tokens": sum(shard["tokens"] for shard in mine),
-            "documents": sum(shard["documents"] for shard in mine),
-            "max_token_id": max(shard["max_token_id"] for shard in mine),
-            "shards": [{name: shard[name] for name in ("path", "tokens", "documents", "sha256")} for shard in mine],
-        }
-        for domain in sorted({shard["domain"] for shard in shards})
-        if (mine := [shard for shard in shards if shard["domain"] == domain])
-    ]
-
-
-def _command(input_dir: Path, out_dir: Path, tokenizer_dir: Path, plan: dict[str, Any]) -> str:
+def _command(input_dir: str, out_dir: Path, tokenizer_dir: Path, plan: dict[str, Any]) -> str:
     """The command that makes these bytes: all that they depend on is spelt out, the rest left out."""
     flags = {"out_dir": out_dir, "tokenizer_dir": tokenizer_dir, "bos": str(plan["tokenizer"]["bos"]).lower()}
-    flags |= {name: plan[name] for name in ("val_share", "val_glob", "seed", "tasks") if plan[name] is not None}
+    names = ("budget", "proportions", "domains", "allow_repeat", "renormalize", "text_key")
+    for name in (*names, "val_share", "val_glob", "seed", "tasks"):
+        if (value := plan.get(name)) is not None:
+            flags[name] = json.dumps(value) if isinstance(value, dict | bool) else value
     return shlex.join(
         ["inheritune", "prepare", str(input_dir), *(f"--{name}={value}" for name, value in flags.items())]
     )
 
 
-def _describe(plan: dict[str, Any], files: "list[SourceFile]", input_dir: Path) -> None:
-    print(f"{len(files):,} files, {sum(file.size for file in files):,} bytes in {input_dir}, {plan['tasks']} tasks")
-    for domain in sorted({file.domain for file in files}):
-        sizes = [file.size for file in files if file.domain == domain]
-        print(f"  {domain}: {len(sizes):,} files, {sum(sizes):,} bytes")
+def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None") -> None:
+    total = sum(file.size for file in job.files)
+    print(f"{len(job.files):,} files, {total:,} bytes in {job.input_dir}, {job.tasks} tasks")
+    wanted = budget.wanted(dict.fromkeys(budget.proportions)) if budget else {}
+    for domain in sorted({file.domain for file in job.files}):
+        sizes = [file.size for file in job.files if file.domain == domain]
+        share = f", {wanted[domain]:,} tokens wanted" if budget else ""
+        print(f"  {domain}: {len(sizes):,} files, {sum(sizes):,} bytes{share}")
     tokenizer = plan["tokenizer"]
     print(
         f"{tokenizer['file']}: {tokenizer['vocab_size']:,} ids, {8 * TOKEN_BYTES[plan['dtype']]} bits a token, "
@@ -245,12 +249,15 @@ def _describe(plan: dict[str, Any], files: "list[SourceFile]", input_dir: Path) 
     )
 
 
-def _print_table(manifest: Manifest) -> None:
-    entries = [(entry, split) for split, domains in manifest.content["splits"].items() for entry in domains]
-    rows = [(e["domain"], split, f"{e['documents']:,}", f"{e['tokens']:,}") for e, split in entries]
-    rows = [("domain", "split", "documents", "tokens"), *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for name, split, documents, tokens in rows:
-        print(f"{name:<{widths[0]}}  {split:<{widths[1]}}  {documents:>{widths[2]}}  {tokens:>{widths[3]}}")
-    if blank := manifest.content["blank_documents"]:
-        print(f"{blank:,} blank documents were skipped")
+def _describe_done(out_dir: Path, plan: dict[str, Any]) -> None:
+    done = Manifest(out_dir)
+    _refuse_changes(plan_of(done.content), plan, f"{out_dir} was made otherwise")
+    done.check_files()
+    print(f"{out_dir} is whole already, made from the same files with the same settings.")
+    _print_table(out_dir)
+
+
+def _print_table(out_dir: Path) -> None:
+    from inheritune_lit.data.finish import print_table
+
+    print_table(Manifest(out_dir))

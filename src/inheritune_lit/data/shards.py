@@ -2,19 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datatrove.data import Document
+from datatrove.io import get_datafolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
-from inheritune_lit.commit import InheritError, sha256_file, write_json
+from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json
 from inheritune_lit.data.encoding import Encoder
 from inheritune_lit.data.executor import advance
+from inheritune_lit.data.sampling import SPACE, sample_hash
 from inheritune_lit.data.sources import SourceFile
 
 BATCH_CHARACTERS = 2**20  # encoded at once: enough for every thread, little enough for memory
@@ -47,6 +49,7 @@ class ShardWriter(PipelineStep):
         files: All files; task r of R has files[r::R].
         encoder: Text → ids.
         split: seed, val_share and val_glob of split_of().
+        rates: If given, the share of each domain's documents that is written, each with its sample_hash().
     """
 
     type = "✍️ - WRITER"
@@ -56,85 +59,155 @@ class ShardWriter(PipelineStep):
         self,
         out_dir: Path,
         records_dir: Path,
-        input_dir: Path,
+        input_dir: str,
         files: list[SourceFile],
         encoder: Encoder,
         split: dict[str, Any],
+        rates: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.out_dir, self.records_dir, self.input_dir = out_dir, records_dir, input_dir
-        self.files, self.encoder, self.split = files, encoder, split
+        self.files, self.encoder, self.split, self.rates = files, encoder, split, rates
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> None:
         """Consumes the documents; the record is written last and made durable, before datatrove's completion marker."""
-        files = {file.path: file for file in self.files[rank::world_size]}
-        shards: dict[tuple[str, str], _Shard] = {}
-        blank = 0
+        domains = {file.path: file.domain for file in self.files[rank::world_size]}
+        shards = ShardSet(self.out_dir, rank, self.encoder, hashes=self.rates is not None)
+        quarantine: list[dict[str, Any]] = []
+        read = 0
         for batch in _batches(data or []):
-            documents = [document for document in batch if document.text.strip()]
-            blank += len(batch) - len(documents)
+            read += len(batch)
+            quarantine += [document.metadata for document in batch if "problem" in document.metadata]
+            good = [document for document in batch if "problem" not in document.metadata]
+            chosen = [
+                (document, number) for document in good if (number := self._chosen(document, domains)) is not None
+            ]
             with self.track_time(unit="batch"):
-                encoded = self.encoder.encode_batch([document.text for document in documents])
-            for document, ids in zip(documents, encoded, strict=True):
+                encoded = self.encoder.encode_batch([document.text for document, _ in chosen])
+            for (document, number), ids in zip(chosen, encoded, strict=True):
                 path = document.metadata["file"]
-                place = (files[path].domain, split_of(document.text, path, **self.split))
-                if place not in shards:
-                    shards[place] = _Shard(self.out_dir, f"{place[0]}/{place[1]}/{rank:05d}.ds", self.encoder)
-                shards[place].write(ids)
+                shards.write(domains[path], split_of(document.text, path, **self.split), ids, number)
             tokens = sum(map(len, encoded))
             self.stat_update("tokens", value=tokens, unit="batch")
             advance(tokens=tokens)
         record = {
-            "files": [self._file_record(file) for file in files.values()],
-            "blank_documents": blank,
-            "shards": [
-                {"domain": domain, "split": split, **shard.close()} for (domain, split), shard in shards.items()
-            ],
+            "files": [self._file_record(file) for file in self.files[rank::world_size]],
+            "documents": read,
+            "quarantine": quarantine,
+            "shards": shards.close(),
         }
-        self.records_dir.mkdir(parents=True, exist_ok=True)
-        write_json(self.records_dir / f"{rank:05d}.json", record)
+        write_record(self.records_dir, rank, record)
+
+    def _chosen(self, document: Document, domains: dict[str, str]) -> int | None:
+        """The document's hash if it is a candidate; without sampling every one is, and its hash does not matter."""
+        if self.rates is None:
+            return 0
+        number = sample_hash(document.text, self.split["seed"])
+        return number if number < self.rates[domains[document.metadata["file"]]] * SPACE else None
 
     def _file_record(self, file: SourceFile) -> dict[str, Any]:
-        path = self.input_dir / file.path
-        if (size := path.stat().st_size) != file.size:
-            raise InheritError(f"{path} changed while it was read: {file.size} bytes before, {size} now. Start over.")
-        return {"path": file.path, "size": file.size, "sha256": sha256_file(path)}
+        folder = get_datafolder(self.input_dir)
+        info = folder.info(file.path)
+        if info["size"] != file.size:
+            raise InheritError(
+                f"{folder.resolve_paths(file.path)} changed while it was read: {file.size} bytes before, "
+                f"{info['size']} now. Start over."
+            )
+        # a hub tells the hash of a file; reading it again to compute one would mean to download it twice
+        known = (info.get("lfs") or {}).get("sha256") or info.get("blob_id")
+        sha256 = sha256_file(Path(folder.path) / file.path) if folder.is_local() else known
+        return {"path": file.path, "size": file.size, "sha256": sha256}
+
+
+class ShardSet:
+    """The shards that one task writes, one for each domain and split that it has documents of.
+
+    Args:
+        folder: Of the shards.
+        rank: The task, which names its shards.
+        encoder: Knows the type and the limit of the token ids.
+        hashes: Whether each document's sample_hash() goes to a file *.ds.hash beside the shard.
+    """
+
+    def __init__(self, folder: Path, rank: int, encoder: Encoder, *, hashes: bool = False) -> None:
+        self._folder, self._rank, self._encoder, self._hashes = folder, rank, encoder, hashes
+        self._shards: dict[tuple[str, str], _Shard] = {}
+
+    def __getitem__(self, place: tuple[str, str]) -> "_Shard":
+        if place not in self._shards:
+            domain, split = place
+            self._shards[place] = _Shard(self._folder, f"{domain}/{split}/{self._rank:05d}.ds", self._encoder)
+        return self._shards[place]
+
+    def write(self, domain: str, split: str, ids: list[int], number: int) -> None:
+        """Appends a document; `number` is its sample_hash()."""
+        self[domain, split].write(np.asarray(ids, dtype=np.int64), [len(ids)], [number])
+
+    def close(self) -> list[dict[str, Any]]:
+        """Closes and makes durable; returns what there is to know of each shard."""
+        if self._hashes:
+            for shard in self._shards.values():
+                np.asarray(shard.numbers, "<u8").tofile(hash_file(shard.path))
+        return [{"domain": domain, "split": split, **shard.close()} for (domain, split), shard in self._shards.items()]
+
+
+def hash_file(shard: Path) -> Path:
+    """Where the hashes of a shard's documents are, little-endian uint64."""
+    return shard.with_name(shard.name + ".hash")
+
+
+def index_file(shard: Path) -> Path:
+    """Where datatrove puts the ends of a shard's documents, in tokens, little-endian uint64."""
+    return shard.with_name(shard.name + ".index")
 
 
 class _Shard:
     """A datatrove TokenizedFile that counts, and refuses ids that the tokenizer does not have."""
 
     def __init__(self, folder: Path, path: str, encoder: Encoder) -> None:
-        self._folder, self._path, self._vocab_size = folder, path, encoder.vocab_size
+        self.path, self._name, self._vocab_size = folder / path, path, encoder.vocab_size
         self._dtype = np.dtype(encoder.dtype).newbyteorder("<")
         self._file = TokenizedFile(str(folder), path, token_size=self._dtype.itemsize)
         self._max_token_id = -1
+        self.numbers: list[int] = []
+        """sample_hash() of each document."""
 
-    def write(self, ids: list[int]) -> None:
-        array = np.asarray(ids, dtype=np.int64)
-        if ids:  # litGPT's rules can leave nothing of a document that consists of an EOS
-            self._max_token_id = max(self._max_token_id, int(array.max()))
+    def write(self, ids: np.ndarray, ends: Sequence[int], numbers: Sequence[int]) -> None:
+        """Appends documents, given their ids one after the other, where each ends in them, and their hashes."""
+        if len(ids):  # litGPT's rules can leave nothing of a document that consists of an EOS
+            self._max_token_id = max(self._max_token_id, int(ids.max()))
         if self._max_token_id >= self._vocab_size:
             raise InheritError(
                 f"The tokenizer gave the token id {self._max_token_id} but its vocabulary ends at "
                 f"{self._vocab_size - 1}: tokenizer file and configuration do not belong together."
             )
-        self._file.write_bytes(array.astype(self._dtype).tobytes())
+        self._file.write_bytes(ids.astype(self._dtype).tobytes(), list(ends))
+        self.numbers += numbers
 
     def close(self) -> dict[str, Any]:
         """Closes and makes durable; returns path, tokens, documents, max_token_id and sha256."""
         self._file.close()
-        path = self._folder / self._path
-        for written in (path, path.with_name(path.name + ".index")):
+        for written in (self.path, index_file(self.path)):
             with written.open("rb") as file:
                 os.fsync(file.fileno())
         return {
-            "path": self._path,
+            "path": self._name,
             "tokens": len(self._file),
             "documents": len(self._file.doc_ends),
             "max_token_id": self._max_token_id,
-            "sha256": sha256_file(path),
+            "sha256": sha256_file(self.path),
         }
+
+
+def write_record(folder: Path, rank: int, record: dict[str, Any]) -> None:
+    """Writes what a task did."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{rank:05d}.json", record)
+
+
+def read_record(folder: Path, rank: int) -> dict[str, Any]:
+    """What a task did, as write_record() wrote it."""
+    return read_json(folder / f"{rank:05d}.json", f"record of task {rank}")
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
