@@ -109,7 +109,7 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
                 f"{'every document ends' if name == 'EOS' else 'every document begins'} with. Name it in "
                 f"tokenizer_config.json{' or pass --bos false' if name == 'BOS' else ''}."
             )
-    encoder = Encoder(str(file), tokenizer.backend, bos, tokenizer.bos_id, tokenizer.eos_id, size)
+    encoder = Encoder(str(file.absolute()), tokenizer.backend, bos, tokenizer.bos_id, tokenizer.eos_id, size)
     entry = {
         "file": file.name,
         "sha256": sha256_file(file),

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from inheritune_lit.commit import InheritError, read_json, write_json
+from inheritune_lit.data.cluster import make_executor, run_on_ray, run_on_slurm
 from inheritune_lit.data.cutting import ShardCutter
 from inheritune_lit.data.encoding import Encoder
-from inheritune_lit.data.executor import Executor
+from inheritune_lit.data.executor import Executor, cores
 from inheritune_lit.data.sampling import Budget, Cut, cut, rate_for
 from inheritune_lit.data.shards import ShardWriter, hash_file, index_file, read_record
 from inheritune_lit.data.sources import CorpusReader, SourceFile
@@ -35,7 +36,12 @@ class Job:
     split: dict[str, Any]
     """seed, val_share and val_glob of split_of()."""
     tasks: int
-    workers: int
+    workers: int | None
+    """Tasks at the same time; None is as many as there is room for."""
+    executor: str = "local"
+    """local, slurm or ray: what runs the tasks that read the files."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments of datatrove's executor for a cluster."""
 
     @property
     def reader(self) -> CorpusReader:
@@ -43,14 +49,19 @@ class Job:
 
     def tokenize(self, out_dir: Path, work: Path, rates: dict[str, float] | None = None) -> Path:
         """Runs all tasks that are not done; returns the folder of their records."""
-        records = work / "records"
-        steps = [
-            self.reader,
-            ShardWriter(out_dir, records, self.input_dir, self.files, self.encoder, self.split, rates),
-        ]
-        sizes = [sum(file.size for file in self.files[task :: self.tasks]) for task in range(self.tasks)]
-        self._run(steps, work, sizes, "prepare")
-        return records
+        steps = self.steps(out_dir, work, rates)
+        if self.executor == "local":
+            sizes = [sum(file.size for file in self.files[task :: self.tasks]) for task in range(self.tasks)]
+            self._run(steps, work, sizes, "prepare")
+        else:
+            executor = make_executor(self.executor, steps, self.tasks, self.workers, work, self.options)
+            (run_on_slurm if self.executor == "slurm" else run_on_ray)(executor, work)
+        return work / "records"
+
+    def steps(self, out_dir: Path, work: Path, rates: dict[str, float] | None) -> list[Any]:
+        """The pipeline, the same for every executor."""
+        writer = ShardWriter(out_dir, work / "records", self.input_dir, self.files, self.encoder, self.split, rates)
+        return [self.reader, writer]
 
     def cut(self, candidates: Path, out_dir: Path, work: Path, cuts: dict[str, Cut]) -> Path:
         """Copies what is chosen of the candidates; returns the folder of the records."""
@@ -69,7 +80,7 @@ class Job:
                     bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
                 bar.update(min(done + input_bytes, total) - bar.n)
 
-            executor = Executor(steps, self.tasks, min(self.workers, self.tasks), work, show)
+            executor = Executor(steps, self.tasks, min(self.workers or cores(), self.tasks), work, show)
             todo = set(executor.get_incomplete_ranks())
             done = sum(size for task, size in enumerate(sizes) if task not in todo)
             if len(todo) < self.tasks:

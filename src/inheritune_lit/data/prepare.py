@@ -3,21 +3,19 @@
 Importing this module imports none of the heavy libraries: `--help` answers at once.
 """
 
-import json
-import shlex
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import __version__
 from inheritune_lit.commit import InheritError, read_json, staging, write_json
 from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
+from inheritune_lit.data.settings import check_numbers, check_split, command, make_budget
 
 if TYPE_CHECKING:
     from inheritune_lit.data.passes import Job
     from inheritune_lit.data.sampling import Budget
-    from inheritune_lit.data.sources import SourceFile
 
 MAX_TASKS = 64  # by default; a number that does not depend on the machine, as it decides which shard a file goes to
 WORK = ".work"  # logs, markers and records, inside the staging folder while it is being filled
@@ -44,6 +42,8 @@ def prepare(
     max_bad_share: float = 0.001,
     tasks: int | None = None,
     workers: int | None = None,
+    executor: Literal["local", "slurm", "ray"] = "local",
+    executor_options: dict[str, Any] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -73,24 +73,31 @@ def prepare(
             quarantine.jsonl; more of them are an error.
         tasks: Into how many tasks, and so shards per domain, the files are dealt. By default one per file, at most 64.
         workers: How many tasks run at the same time. By default as many as there are cores. More need more memory.
+        executor: What runs the tasks: this machine, or a cluster through datatrove; OUT_DIR must then be shared. With
+            slurm, a job is submitted; run the same command again when it has ended.
+        executor_options: More of datatrove's own arguments for a cluster, such as partition, time and cpus_per_task.
         overwrite: Replace OUT_DIR if it exists, and start over instead of resuming.
         dry_run: Print what would be done, and write nothing.
     """
     out_dir, tokenizer_dir = Path(out_dir), Path(tokenizer_dir)
-    _check_numbers(val_share, tasks, workers, max_bad_share)
+    check_numbers(val_share, tasks, workers, max_bad_share)
+    from inheritune_lit.data.cluster import Submitted
     from inheritune_lit.data.encoding import open_tokenizer
-    from inheritune_lit.data.executor import cores
     from inheritune_lit.data.passes import Job
     from inheritune_lit.data.sources import list_files
 
     files = list_files(input_dir, domains)
-    wanted = _budget(budget, proportions, files, allow_repeat, renormalize)
+    wanted = make_budget(budget, proportions, files, allow_repeat, renormalize)
     if wanted is not None:
         files = [file for file in files if file.domain in wanted.proportions]
-    _check_split(val_share, val_glob, input_dir, files)
+    check_split(val_share, val_glob, input_dir, files)
     encoder, tokenizer = open_tokenizer(tokenizer_dir, bos)
     split = {"seed": seed, "val_share": val_share, "val_glob": val_glob}
-    job = Job(str(input_dir), files, text_key, encoder, split, tasks or min(len(files), MAX_TASKS), workers or cores())
+    job = Job(
+        str(input_dir) if "://" in str(input_dir) else str(Path(input_dir).absolute()),
+        *(files, text_key, encoder, split, tasks or min(len(files), MAX_TASKS), workers),
+        *(executor, executor_options or {}),
+    )
     plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **split, "tasks": job.tasks}
     optional: dict[str, Any] = {"domains": domains, "budget": budget, "proportions": proportions}
     optional |= {"text_key": None if text_key == "text" else text_key}
@@ -99,74 +106,21 @@ def prepare(
     plan |= {"files": {file.path: file.size for file in files}}
     if dry_run:
         _describe(plan, job, wanted)
+        if executor == "slurm":
+            _show_script(job, out_dir, wanted is not None)
         return
     if not overwrite and (out_dir / MANIFEST).is_file():
         _describe_done(out_dir, plan)
         return
-    with staging(out_dir, overwrite=overwrite, resume=True) as folder:
-        if _start_or_resume(folder, plan, overwrite):
-            _fill(folder, job, wanted, max_bad_share, plan, _command(input_dir, out_dir, tokenizer_dir, plan))
-        shutil.rmtree(folder / WORK, ignore_errors=True)
-    _print_table(out_dir)
-
-
-def _check_numbers(val_share: float, tasks: int | None, workers: int | None, max_bad_share: float) -> None:
-    if not 0 <= val_share < 1:
-        raise InheritError(f"val_share is {val_share}, expected a share of the documents: at least 0 and below 1.")
-    if not 0 <= max_bad_share <= 1:
-        raise InheritError(f"max_bad_share is {max_bad_share}, expected a share of the documents: from 0 to 1.")
-    for name, value in (("tasks", tasks), ("workers", workers)):
-        if value is not None and value < 1:
-            raise InheritError(f"{name} is {value}, expected at least 1.")
-
-
-def _check_split(val_share: float, val_glob: str | None, input_dir: str, files: "list[SourceFile]") -> None:
-    from fnmatch import fnmatchcase
-
-    if val_glob is None:
-        if val_share == 0:
-            raise InheritError("val_share is 0 and there is no val_glob: nothing would be held out. Set one of them.")
+    try:
+        with staging(out_dir, overwrite=overwrite, resume=True) as folder:
+            if _start_or_resume(folder, plan, overwrite):
+                _fill(folder, job, wanted, max_bad_share, plan, command(input_dir, out_dir, tokenizer_dir, plan))
+            shutil.rmtree(folder / WORK, ignore_errors=True)
+    except Submitted as submitted:
+        print(submitted)
         return
-    matched = sum(fnmatchcase(file.path, val_glob) for file in files)
-    if matched in (0, len(files)):
-        raise InheritError(
-            f"val_glob {val_glob!r} matches {matched} of the {len(files)} files in {input_dir}, such as "
-            f"{files[0].path!r}; expected some but not all. It is compared with the path within the folder."
-        )
-
-
-def _budget(
-    tokens: int | None,
-    proportions: dict[str, float] | None,
-    files: "list[SourceFile]",
-    allow_repeat: bool,
-    renormalize: bool,
-) -> "Budget | None":
-    """The budget, checked against the domains that there are."""
-    from inheritune_lit.data.sampling import Budget
-
-    found = sorted({file.domain for file in files})
-    if tokens is None:
-        if proportions or allow_repeat or renormalize:
-            raise InheritError(
-                "proportions, allow_repeat and renormalize are about a budget of tokens: set budget too."
-            )
-        return None
-    if tokens < 1:
-        raise InheritError(f"budget is {tokens}, expected at least 1 token.")
-    if proportions is None and len(found) == 1:
-        proportions = {found[0]: 1.0}
-    if proportions is None or set(found) - set(proportions):
-        raise InheritError(
-            f"proportions has {', '.join(proportions or {}) or 'no domains'}, the input has {', '.join(found)}. Give "
-            "each domain its share of the budget; 0 leaves it out."
-        )
-    if min(proportions.values()) < 0 or abs(sum(proportions.values()) - 1) > 1e-6:
-        raise InheritError(f"proportions add up to {sum(proportions.values()):g}, expected shares that add up to 1.")
-    wanted = Budget(tokens, {d: share for d, share in proportions.items() if share}, allow_repeat, renormalize)
-    present = {domain: None if domain in found else 0 for domain in wanted.proportions}
-    wanted.check(wanted.wanted(present), present)
-    return wanted
+    _print_table(out_dir)
 
 
 def _refuse_changes(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
@@ -222,18 +176,6 @@ def _fill(
     write_manifest(folder, work, content | ({"sampling": sampling} if sampling else {}), records)
 
 
-def _command(input_dir: str, out_dir: Path, tokenizer_dir: Path, plan: dict[str, Any]) -> str:
-    """The command that makes these bytes: all that they depend on is spelt out, the rest left out."""
-    flags = {"out_dir": out_dir, "tokenizer_dir": tokenizer_dir, "bos": str(plan["tokenizer"]["bos"]).lower()}
-    names = ("budget", "proportions", "domains", "allow_repeat", "renormalize", "text_key")
-    for name in (*names, "val_share", "val_glob", "seed", "tasks"):
-        if (value := plan.get(name)) is not None:
-            flags[name] = json.dumps(value) if isinstance(value, dict | bool) else value
-    return shlex.join(
-        ["inheritune", "prepare", str(input_dir), *(f"--{name}={value}" for name, value in flags.items())]
-    )
-
-
 def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None") -> None:
     total = sum(file.size for file in job.files)
     print(f"{len(job.files):,} files, {total:,} bytes in {job.input_dir}, {job.tasks} tasks")
@@ -247,6 +189,15 @@ def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None") -> None
         f"{tokenizer['file']}: {tokenizer['vocab_size']:,} ids, {8 * TOKEN_BYTES[plan['dtype']]} bits a token, "
         f"{'BOS ' + str(tokenizer['bos_id']) if tokenizer['bos'] else 'no BOS'}, EOS {tokenizer['eos_id']}"
     )
+
+
+def _show_script(job: "Job", out_dir: Path, sampled: bool) -> None:
+    from inheritune_lit.data.cluster import make_executor, slurm_script
+
+    folder = (Path.cwd() / out_dir).with_name(f".{out_dir.name}.staging")
+    work = folder / WORK / "pass1" if sampled else folder / WORK
+    executor = make_executor("slurm", [], job.tasks, job.workers, work, job.options)
+    print(f"The Slurm script:\n\n{slurm_script(executor, work)}")
 
 
 def _describe_done(out_dir: Path, plan: dict[str, Any]) -> None:
