@@ -185,6 +185,29 @@ def test_a_domain_with_too_little_text(
         run(corpus, tmp_path / "shared", bpe)
 
 
+def test_another_way_out_after_a_half_done_cut(
+    sample_layout: Path, bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inheritune_lit.data import passes
+
+    corpus = without_books(sample_layout, tmp_path / "corpus", documents=10)
+    monkeypatch.chdir(tmp_path)
+    expected = bytes_of(run(corpus, Path("tokens"), bpe, renormalize=True))
+    Path("tokens").rename("kept")
+    cut = passes.Job.cut
+
+    def cut_and_die(*args: Any) -> None:
+        cut(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes.Job, "cut", cut_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, Path("tokens"), bpe, allow_repeat=True)
+    assert list(tmp_path.glob(".tokens.staging/book/train/*.ds"))
+    monkeypatch.setattr(passes.Job, "cut", cut)
+    assert bytes_of(run(corpus, Path("tokens"), bpe, renormalize=True)) == expected
+
+
 def test_a_share_of_zero_leaves_a_domain_out(sample_layout: Path, bpe: Path, tmp_path: Path) -> None:
     proportions = dict.fromkeys(RECIPE["proportions"], 0.0) | {"c4": 0.5, "arxiv": 0.5}
     out = run(sample_layout, tmp_path / "tokens", bpe, budget=2000, proportions=proportions, val_share=0.2)

@@ -12,6 +12,8 @@ import zstandard
 from datatrove.data import Document
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.data.encoding import open_tokenizer
+from inheritune_lit.data.shards import ShardWriter, read_record
 from inheritune_lit.data.sources import CorpusReader, list_files
 
 # What only str.splitlines(), not a JSONL file, takes for the end of a line.
@@ -193,6 +195,21 @@ def test_a_url_is_read_as_a_folder(tmp_path: Path) -> None:
     url = f"file://{tmp_path}"
     assert list_files(url) == list_files(tmp_path)
     assert [document.text for document in CorpusReader(url, list_files(url)).run()] == ["one"]
+
+
+def test_another_file_system(bpe: Path, tmp_path: Path) -> None:
+    """What hf:// needs: files are listed and read by the file system's own means, and their hashes are its own too."""
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/hub/web/a.jsonl", jsonl("one"))
+    files = list_files("memory://hub")
+    assert [(file.path, file.domain) for file in files] == [("web/a.jsonl", "web")]
+    encoder, split = open_tokenizer(bpe)[0], {"seed": 1, "val_share": 0.0, "val_glob": None}
+    writer = ShardWriter(tmp_path, tmp_path / "records", "memory://hub", files, encoder, split)
+    writer.run(CorpusReader("memory://hub", files).run())
+    record = read_record(tmp_path / "records", 0)
+    assert record["files"] == [{"path": "web/a.jsonl", "size": files[0].size, "sha256": None}]
+    assert record["documents"] == 1
 
 
 def test_domains_by_patterns(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from inheritune_lit.data.shards import ShardWriter, hash_file, index_file, read_
 from inheritune_lit.data.sources import CorpusReader, SourceFile
 
 RATES = "rates.json"
+CUTS = "cuts.json"
 ESTIMATE_FILES = 8  # of each domain, of which at most …
 ESTIMATE_BYTES = 2**22  # … so much is read, and of that …
 ESTIMATE_CHARACTERS = 2**18  # … so much is tokenized
@@ -128,13 +129,33 @@ def sample(job: Job, folder: Path, work: Path, budget: Budget) -> tuple[Path, di
     for domain in entry:
         if cuts[domain].tokens > found[domain]:  # repeated
             entry[domain]["available"] = found[domain]
+    _start_cut(folder, work, cuts)
     return job.cut(candidates, folder, work / "cut", cuts), entry
 
 
 def _start_pass(folder: Path, rates: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f".{RATES}", rates)
-    (folder / f".{RATES}").rename(folder / RATES)
+    _write_whole(folder / RATES, rates)
+
+
+def _start_cut(folder: Path, work: Path, cuts: dict[str, Cut]) -> None:
+    """Throws away what an interrupted run cut otherwise: it may have been told to repeat, and this one not to."""
+    content = {domain: asdict(cut) for domain, cut in cuts.items()}
+    if (work / "cut" / CUTS).exists() and read_json(work / "cut" / CUTS, "cuts") == content:
+        return
+    shutil.rmtree(work / "cut", ignore_errors=True)
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry != work:
+            shutil.rmtree(entry)
+    (work / "cut").mkdir()
+    _write_whole(work / "cut" / CUTS, content)
+
+
+def _write_whole(path: Path, content: dict[str, Any]) -> None:
+    """A file that is there is whole, however the run that wrote it ended."""
+    part = path.with_name(f".{path.name}")
+    write_json(part, content)
+    part.rename(path)
 
 
 def _first_rates(job: Job, budget: Budget) -> dict[str, float]:
