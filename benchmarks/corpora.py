@@ -77,7 +77,7 @@ def make_corpus(folder: Path, plays: Path) -> None:
 
 
 def command(folder: Path, tokenizer_dir: Path, **options: object) -> list[str]:
-    flags = {"tokenizer_dir": tokenizer_dir, "max_bad_share": 0.01} | options
+    flags = {"tokenizer_dir": tokenizer_dir, "val_share": 0.01} | options
     start = [sys.executable, "-m", "inheritune_lit", "prepare", f"--config={RECIPE}"]
     return [*start, *(f"--{name}={value}" for name, value in flags.items()), str(folder / "corpus")]
 
