@@ -54,13 +54,14 @@ def random_domain(documents: int = 2000) -> tuple[Any, Any]:
     return rng.randint(0, 2**63, documents).astype(np.uint64) * 2, rng.randint(1, 500, documents)
 
 
-def test_cut_comes_closest_to_what_is_wanted() -> None:
+def test_cut_is_the_shortest_beginning_with_what_is_wanted() -> None:
     hashes, lengths = random_domain()
     for wanted in (0, 1, 1000, 123_456, int(lengths.sum())):
         found = cut(hashes, lengths, wanted, repeat=False)
         assert (found.copies, found.tokens) == (0, lengths[hashes < found.bound].sum())
         in_order = np.concatenate([[0], np.cumsum(lengths[np.argsort(hashes)])])
-        assert abs(found.tokens - wanted) == np.abs(in_order - wanted).min()
+        assert found.tokens == in_order[in_order >= wanted].min()
+    assert cut(hashes, lengths, int(lengths.sum()) + 1, repeat=False).tokens == lengths.sum()
 
 
 def test_cut_does_not_depend_on_order_or_candidates() -> None:
@@ -81,8 +82,8 @@ def test_larger_samples_contain_smaller_ones() -> None:
 
 def test_equal_documents_are_taken_together() -> None:
     hashes = np.array([5, 5, 5, 9], np.uint64)
-    assert cut(hashes, np.array([10, 10, 10, 1]), 10, repeat=False) == Cut(0, 0, 0)
-    assert cut(hashes, np.array([10, 10, 10, 1]), 20, repeat=False) == Cut(0, 6, 30)
+    assert cut(hashes, np.array([10, 10, 10, 1]), 10, repeat=False) == Cut(0, 6, 30)
+    assert cut(hashes, np.array([10, 10, 10, 1]), 31, repeat=False) == Cut(0, 10, 31)
 
 
 def test_cut_repeats() -> None:

@@ -1,8 +1,9 @@
 """Which documents make up a budget of tokens: arithmetic on (hash, tokens) pairs, without any files.
 
 A document is chosen by a hash of its text and the seed. Sorted by that hash, the documents of a domain are in a random
-order that depends on nothing else, not on files, tasks or machines, and a sample is a beginning of it: the one that
-comes closest to the domain's share of the budget. So a larger sample contains a smaller one.
+order that depends on nothing else, not on files, tasks or machines, and a sample is a beginning of it: the shortest
+that holds the domain's share of the budget, so that epochs over it never run out early. A larger one contains a
+smaller one.
 """
 
 import hashlib
@@ -106,7 +107,7 @@ def _divide(tokens: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def cut(hashes: np.ndarray, lengths: np.ndarray, wanted: int, *, repeat: bool) -> Cut:
-    """The beginning of a domain's order that comes closest to `wanted` tokens.
+    """The shortest beginning of a domain's order that holds `wanted` tokens; all of it if there are fewer.
 
     Args:
         hashes: Of each document, uint64. Documents that are equal have equal ones: all are taken or none.
@@ -120,10 +121,10 @@ def cut(hashes: np.ndarray, lengths: np.ndarray, wanted: int, *, repeat: bool) -
     values, first = np.unique(hashes[order], return_index=True)
     sums = np.concatenate([[0], np.cumsum(lengths[order])])
     ends = np.append(sums[first], total)  # tokens before each distinct hash, and all
-    nearest = int(np.argmin(np.abs(ends - rest)))
+    last = min(int(np.searchsorted(ends, rest)), len(values))
     # not the hash of the next document, which may be none of the candidates: the same bound for any candidates
-    bound = int(values[nearest - 1]) + 1 if nearest else 0
-    return Cut(copies, bound, copies * total + int(ends[nearest]))
+    bound = int(values[last - 1]) + 1 if last else 0
+    return Cut(copies, bound, copies * total + int(ends[last]))
 
 
 def rate_for(wanted: int, available: float) -> float:
