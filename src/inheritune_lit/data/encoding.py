@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,21 +62,24 @@ class Encoder:
             return [*ids, self.eos_id]
         return ids[:-1]
 
-    @cached_property
+    @property
     def _processor(self) -> Any:
-        if self.backend == "sentencepiece":
-            from sentencepiece import SentencePieceProcessor
+        return _open_processor(self.path, self.backend)
 
-            return SentencePieceProcessor(model_file=self.path)
-        from tokenizers import Tokenizer
 
-        processor = Tokenizer.from_file(self.path)
-        processor.no_truncation()
-        processor.no_padding()
-        return processor
+@lru_cache(maxsize=1)
+def _open_processor(path: str, backend: str) -> Any:
+    """Opened once a process and not once a task: opening takes a while, and a warm one is faster."""
+    if backend == "sentencepiece":
+        from sentencepiece import SentencePieceProcessor
 
-    def __getstate__(self) -> dict[str, Any]:
-        return asdict(self)  # without the processor, which not every backend can pickle
+        return SentencePieceProcessor(model_file=path)
+    from tokenizers import Tokenizer
+
+    processor = Tokenizer.from_file(path)
+    processor.no_truncation()
+    processor.no_padding()
+    return processor
 
 
 def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encoder, dict[str, Any]]:
