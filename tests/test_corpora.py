@@ -189,6 +189,16 @@ def test_a_domain_with_too_little_text(
         run(corpus, tmp_path / "shared", bpe)
 
 
+def test_repeating_takes_validation_documents_once(bpe: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/book_sample.jsonl").write_bytes(jsonl(texts("book", 40)))
+    options = {"proportions": {"book": 1.0}, "budget": 7000, "allow_repeat": True, "val_share": 0.3}
+    out = run(tmp_path / "corpus", tmp_path / "tokens", bpe, **options)
+    train, val = documents_of(out), documents_of(out, "val")
+    assert len(train) > 2 * len(set(train))
+    assert len(val) == len(set(val)) == 40 - len(set(train))
+
+
 def test_another_way_out_after_a_half_done_cut(
     sample_layout: Path, bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def test_curves_out_of_litgpts_log(tmp_path: Path) -> None:
 
 
 def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:
-    default, other, longer = Paths(tmp_path, "15", 60), Paths(tmp_path, "0-10,26-29", 60), Paths(tmp_path, "15", 80)
+    default, other, longer = Paths(tmp_path, "15", 40), Paths(tmp_path, "0-10,26-29", 40), Paths(tmp_path, "15", 80)
     assert default.target != other.target
     assert len({paths.run(inherited=True) for paths in (default, other, longer)}) == 3
     # a random start knows no blocks, only their number

@@ -18,7 +18,7 @@ from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surg
 ROOM = 5 * 2**30  # bytes; the demo's folder ends at 4 GiB
 
 
-def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 60) -> None:
+def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -> None:
     """Inheritune in small, from nothing: fetch a real model and real text, cut, train, compare with a random start.
 
     The model is SmolLM2-135M, the text Shakespeare's, with Hamlet held out. Each stage is a command that is printed

@@ -23,7 +23,7 @@ from inheritune_lit.verify import check_files
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")
 REFERENCE_BLOCKS = 30
-DEFAULT_LAYERS, DEFAULT_STEPS = "15", 60  # those of the recipe
+DEFAULT_LAYERS, DEFAULT_STEPS = "15", 40  # those of the recipe
 RUN_RECEIPT = "run.json"
 STEP = re.compile(r"iter \d+ step (\d+) \| loss train: (\S+), val: (\S+) \|")  # a line of litGPT's
 
