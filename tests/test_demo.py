@@ -109,7 +109,7 @@ def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd:
 
     text = table(results)
     assert "which no run here was trained on" in text
-    assert max(map(len, text.splitlines())) <= 130
+    assert max(map(len, text.splitlines())) <= 120
     json.dumps(results)
     draw(results, small.out_dir / "curves.png")
     picture = imread(small.out_dir / "curves.png")

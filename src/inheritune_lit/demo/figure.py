@@ -20,6 +20,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     style: dict[str, Any] = {
         "font.size": 11,
         "text.color": INK,
+        "axes.labelcolor": INK,
         "xtick.color": INK,
         "ytick.color": INK,
         "axes.edgecolor": FAINT,
@@ -101,5 +102,5 @@ def _shortcut(axes: "Axes", results: dict[str, Any]) -> None:
     axes.annotate("", (reached, goal), (last, goal), arrowprops=arrow, zorder=4)
     text = f"the same loss with {last / reached:.1f} times fewer tokens"
     axes.annotate(
-        text, ((reached + last) / 2, goal), (0, -13), textcoords="offset points", ha="center", va="center", fontsize=10
+        text, ((reached + last) / 2, goal), (0, 38), textcoords="offset points", ha="center", va="center", fontsize=10
     )

@@ -3,6 +3,7 @@
 import csv
 import os
 import platform
+import textwrap
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -145,7 +146,7 @@ def compare(paths: Paths) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The four models side by side, and what that says, as plain text of at most 100 columns."""
+    """The four models side by side, and what that says, as plain text."""
     heads = ("model", "blocks", "parameters", "tokens", "seconds", "validation loss", "perplexity")
     rows = [
         (
@@ -167,7 +168,7 @@ def table(results: dict[str, Any]) -> str:
         "which no run here was trained on. SmolLM2 itself may well have been.",
         f"After training, inherited − random on the same windows: {difference['validation_loss']:+.3f} ± "
         f"{difference['standard_error']:.3f} nats.",
-        results["verdict"],
+        *textwrap.wrap(results["verdict"], 110),
     )
     return "\n".join([*_columns(heads, rows), "", *notes])
 
