@@ -187,7 +187,8 @@ def test_main_recipe_trains_at_a_small_width(tmp_path: Path) -> None:
     command += [f"--{key}={value}" for key, value in overrides.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "iter 48 step 3" in done.stdout
+    assert " step 3 |" in done.stdout
+    assert " step 4 |" not in done.stdout
     assert (target / "model_config.yaml").read_text() == (tmp_path / "run/final/model_config.yaml").read_text()
     assert json.loads((tmp_path / "run/final/config.json").read_text())["num_hidden_layers"] == 13
     start = torch.load(target / "lit_model.pth", weights_only=True)
