@@ -125,6 +125,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def write_json_whole(path: Path, content: dict[str, Any]) -> None:
+    """write_json, such that a file that is there is whole, however the run that wrote it ended."""
+    part = path.with_name(f".{path.name}")
+    write_json(part, content)
+    part.rename(path)
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Reads a JSON object; `what` names it in the error.
 

@@ -20,6 +20,11 @@ PROGRESS_BAR_FROM = 2**30  # bytes; smaller checkpoints are done before a bar co
 PIECE = 2**24  # bytes; what one thread writes and another hashes should still be in the cache
 
 
+def distinct(weights: Weights, names: Mapping[str, str]) -> list[str]:
+    """One target name for each tensor that takes space: tied tensors count once. `names` is target → source."""
+    return list({weights.identity(source): target for target, source in names.items()}.values())
+
+
 def copy_tensors(
     weights: Weights, names: Mapping[str, str], dtypes: Mapping[str, "torch.dtype"], path: Path, *, check_finite: bool
 ) -> str:
@@ -40,15 +45,15 @@ def copy_tensors(
     """
     from tqdm import tqdm
 
-    distinct = list({weights.identity(source): target for target, source in names.items()}.values())
-    sources = [names[target] for target in distinct]
-    total = sum(weights.numel(names[target]) * dtypes[target].itemsize for target in distinct)
+    targets = distinct(weights, names)
+    sources = [names[target] for target in targets]
+    total = sum(weights.numel(names[target]) * dtypes[target].itemsize for target in targets)
     stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
     bar = tqdm(total=total, desc="Writing", unit="B", unit_scale=True, disable=total < PROGRESS_BAR_FROM or None)
     try:
         with bar, path.open("wb", buffering=0) as raw, _Hashing(raw) as file:
             with _incremental_save(file) as saver:
-                for target, (source, tensor) in zip(distinct, _read_ahead(weights, sources), strict=True):
+                for target, (source, tensor) in zip(targets, _read_ahead(weights, sources), strict=True):
                     if check_finite:
                         _check_finite(tensor, source, weights.path)
                     tensor = tensor.to(dtypes[target]).contiguous()

@@ -26,7 +26,7 @@ from inheritune_lit.checkpoint import (
 )
 from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
 from inheritune_lit.layers import parse_layers
-from inheritune_lit.stream import copy_tensors
+from inheritune_lit.stream import copy_tensors, distinct
 
 if TYPE_CHECKING:
     import torch
@@ -125,8 +125,8 @@ class Plan:
 
     @property
     def distinct(self) -> list[str]:
-        """One target name for each tensor that takes space: tied tensors count once."""
-        return list({self.weights.identity(source): target for target, source in self.names.items()}.values())
+        """One target name for each tensor that takes space."""
+        return distinct(self.weights, self.names)
 
     @property
     def bytes(self) -> int:

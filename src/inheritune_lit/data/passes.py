@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from inheritune_lit.commit import InheritError, read_json, write_json
+from inheritune_lit.commit import InheritError, read_json, write_json_whole
 from inheritune_lit.data.cluster import make_executor, run_on_ray, run_on_slurm
 from inheritune_lit.data.cutting import ShardCutter
 from inheritune_lit.data.encoding import Encoder
@@ -135,7 +135,7 @@ def sample(job: Job, folder: Path, work: Path, budget: Budget) -> tuple[Path, di
 
 def _start_pass(folder: Path, rates: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / RATES, rates)
+    write_json_whole(folder / RATES, rates)
 
 
 def _start_cut(folder: Path, work: Path, cuts: dict[str, Cut]) -> None:
@@ -148,14 +148,7 @@ def _start_cut(folder: Path, work: Path, cuts: dict[str, Cut]) -> None:
         if entry.is_dir() and entry != work:
             shutil.rmtree(entry)
     (work / "cut").mkdir()
-    _write_whole(work / "cut" / CUTS, content)
-
-
-def _write_whole(path: Path, content: dict[str, Any]) -> None:
-    """A file that is there is whole, however the run that wrote it ended."""
-    part = path.with_name(f".{path.name}")
-    write_json(part, content)
-    part.rename(path)
+    write_json_whole(work / "cut" / CUTS, content)
 
 
 def _first_rates(job: Job, budget: Budget) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import __version__
-from inheritune_lit.commit import InheritError, read_json, staging, write_json
+from inheritune_lit.commit import InheritError, read_json, staging, write_json_whole
 from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
 from inheritune_lit.data.settings import check_numbers, check_split, command, make_budget
 
@@ -147,8 +147,7 @@ def _start_or_resume(folder: Path, plan: dict[str, Any], overwrite: bool) -> boo
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         (folder / WORK).mkdir()
-        write_json(folder / WORK / f".{PLAN}", early)
-        (folder / WORK / f".{PLAN}").rename(folder / WORK / PLAN)
+        write_json_whole(folder / WORK / PLAN, early)
         return True
     _refuse_changes(before, now, f"An interrupted run left {folder}, begun otherwise")
     return not (folder / MANIFEST).is_file()
