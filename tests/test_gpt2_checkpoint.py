@@ -1,13 +1,8 @@
 """GPT-2 in checkpoint folders, recipes and runs: surgery, conversion, plan, `litgpt pretrain`."""
 
-import csv
 import json
-import math
 import os
 import pickle
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import ARCHITECTURES, make_tokenizer, make_tokens
+from conftest import ARCHITECTURES, make_tokenizer
 from test_gpt2 import TOKENS, apart, config, hugging_face
 
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import load_config
 from inheritune_lit.commit import InheritError
-from inheritune_lit.evaluate import validation_loss, validation_windows
 from inheritune_lit.gpt2.convert import convert_gpt2
 from inheritune_lit.plan.model import count_parameters, measured_flops, saved_for_backward
 from inheritune_lit.surgery import slice_config, surgery
@@ -179,75 +173,3 @@ def test_what_can_not_be_converted(stock: tuple[Path, Any], tmp_path: Path) -> N
     with pytest.raises(InheritError, match=r"transformer.h.1.norm_2.weight is missing"):
         convert_gpt2(folder, out_dir=tmp_path / "lit")
     assert not (tmp_path / "lit").exists()
-
-
-# The whole of it under litGPT
-
-STEPS, BATCH, LENGTH = 4, 4, 16
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two blocks from a random start, max_seq_length below block_size; 20 documents of text."""
-    folder = tmp_path_factory.mktemp("pretrain")
-    make_tokenizer(folder / "tokenizer")
-    tokens = make_tokens(folder, folder / "tokenizer", documents=20)
-    (folder / "tokenizer/config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2}))
-    return {
-        "model_name": "pythia-14m",
-        "model_config": {"name": "gpt2-tiny", **ARCHITECTURES["gpt2"][1], "n_layer": 2},
-        "tokenizer_dir": str(folder / "tokenizer"),
-        "precision": "32-true",
-        "devices": 1,
-        "data": {
-            "class_path": "inheritune_lit.data.PackedTokens",
-            "init_args": {"data_path": str(tokens), "epochs": 2, "num_workers": 0},
-        },
-        "train": {
-            "max_tokens": STEPS * BATCH * LENGTH,
-            "max_seq_length": LENGTH,
-            "global_batch_size": BATCH,
-            "micro_batch_size": 2,
-            "lr_warmup_steps": 1,
-            "min_lr": 1e-4,
-            "max_norm": 1.0,
-            "save_interval": None,
-            "log_interval": 1,
-        },
-        "eval": {"interval": STEPS, "max_iters": 100},
-        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}},
-        "logger_name": "csv",
-    }
-
-
-def pretrain(recipe: dict[str, Any], out_dir: Path, *, compiled: bool) -> tuple[list[float], float]:
-    """Training losses and the last validation loss of `litgpt pretrain`."""
-    out_dir.mkdir()
-    (out_dir / "recipe.yaml").write_text(yaml.dump(recipe | {"out_dir": str(out_dir)}))
-    command = [sys.executable, "-m", "litgpt", "pretrain", "--config", str(out_dir / "recipe.yaml")]
-    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "0" if compiled else "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    # wte, wpe, two blocks, ln_f
-    assert f"Total parameters: {(64 + 32 + 1) * 32 + 2 * (12 * 32**2 + 2 * 32):,}" in done.stdout + done.stderr
-    with (out_dir / "logs/csv/version_0/metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    losses = [float(row["loss"]) for row in rows if row["loss"]]
-    return losses, next(float(row["val_loss"]) for row in reversed(rows) if row["val_loss"])
-
-
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler on the CPU")
-def test_litgpt_pretrain_trains_a_gpt2_with_and_without_compiling(recipe: dict[str, Any], tmp_path: Path) -> None:
-    losses, val_loss = pretrain(recipe, tmp_path / "run", compiled=False)
-    assert len(losses) == STEPS
-    # the embedding is the head, so that its start decides the first loss: ln(64) for GPT-2's, more for litGPT's
-    assert losses[0] == pytest.approx(math.log(64), abs=0.05)
-    model = load_model(tmp_path / "run/final")
-    assert load_config(tmp_path / "run/final").hf_config == recipe["model_config"]["hf_config"]
-    assert model.transformer.h[1].mlp.proj.weight.std().item() == pytest.approx(0.01, rel=0.15)
-    windows = validation_windows(Path(recipe["data"]["init_args"]["data_path"]), LENGTH, 2, 100)
-    assert validation_loss(model, windows).mean == pytest.approx(val_loss, abs=1e-5)
-
-    compiled, compiled_val = pretrain(recipe, tmp_path / "compiled", compiled=True)
-    assert compiled == pytest.approx(losses, abs=1e-5)
-    assert compiled_val == pytest.approx(val_loss, abs=1e-5)
