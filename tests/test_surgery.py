@@ -62,7 +62,7 @@ def test_per_layer_settings_follow_their_blocks(checkpoint: MakeCheckpoint, tmp_
 
 
 def test_dense_blocks_of_a_mixture_are_counted(checkpoint: MakeCheckpoint) -> None:
-    from inheritune_lit.surgery import slice_config
+    from inheritune_lit.layers import slice_config
 
     config = Config.from_name(
         "Mixtral-8x7B-v0.1", **ARCHITECTURES["moe"][1], first_k_dense_replace=2, moe_intermediate_size=8
@@ -356,14 +356,14 @@ def test_reading_ahead_never_overwrites_the_tensor_in_use(llama: Path) -> None:
     """The slices of one buffer that two tensors lie in are disjoint, whatever their sizes."""
     from inheritune_lit.stream import _read_ahead
 
-    expected = load(llama)
+    expected, weights = load(llama), Weights(llama / "lit_model.pth")
     for names in (
         sorted(expected),
         sorted(expected, reverse=True),
         sorted(expected, key=lambda n: expected[n].numel()),
     ):
         seen = []
-        for name, tensor in _read_ahead(Weights(llama / "lit_model.pth"), names):
+        for name, tensor in _read_ahead([(weights, name) for name in names]):
             time.sleep(0.001)  # the other thread has the time to do harm
             assert torch.equal(tensor, expected[name])
             seen.append(name)

@@ -69,7 +69,7 @@ def compare_tensors(target: Weights, source: Weights, blocks: Sequence[int]) -> 
     """
     import torch
 
-    from inheritune_lit.surgery import inherited_names
+    from inheritune_lit.layers import inherited_names
 
     names = inherited_names(source, blocks)
     if set(names) != set(target):

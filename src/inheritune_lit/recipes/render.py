@@ -29,7 +29,7 @@ def model_of(run: Run) -> dict[str, Any]:
     """The model_config block: what surgery writes for the run's target, of which Config's defaults are left out."""
     from litgpt.config import Config
 
-    from inheritune_lit.surgery import slice_config
+    from inheritune_lit.layers import slice_config
 
     config = slice_config(Config.from_name(run.reference.model_name), range(run.n_layer))
     defaults = {f.name: f.default for f in dataclasses.fields(Config)}
