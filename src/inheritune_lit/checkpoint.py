@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError, read_json
 
 if TYPE_CHECKING:
@@ -222,10 +223,9 @@ def load_config(folder: Path) -> "Config":
 def expected_shapes(config: "Config") -> dict[str, tuple[int, ...]]:
     """Name → shape of every tensor of the model that a Config describes."""
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+        return {name: tuple(tensor.shape) for name, tensor in gpt2.build(config).state_dict().items()}
 
 
 def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> None:

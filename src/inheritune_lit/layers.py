@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import HF_CONFIG
 from inheritune_lit.commit import InheritError
 
@@ -105,7 +106,8 @@ def slice_config(config: "Config", blocks: Sequence[int]) -> "Config":
                 "are dense), which litGPT's first_k_dense_replace can't describe. Choose each once, in ascending order."
             )
         dense = kept_dense
-    return replace(config, n_layer=len(blocks), first_k_dense_replace=dense, **per_layer)
+    options = gpt2.slice_options(config, blocks) if gpt2.is_gpt2(config) else config.hf_config
+    return replace(config, n_layer=len(blocks), first_k_dense_replace=dense, hf_config=options, **per_layer)
 
 
 def slice_hf_config(hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]) -> dict[str, Any]:

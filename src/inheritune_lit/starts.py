@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError
 from inheritune_lit.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
 
@@ -145,6 +146,9 @@ def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Conf
         InheritError: litGPT can't describe these blocks, or a width can't be halved.
     """
     config = slice_config(config, blocks)
+    if start in ("stacking", "hybrid-stacking"):  # an ordinary model of n blocks: each scales by its new position
+        options = {key: value for key, value in config.hf_config.items() if key != "layer_idx"}
+        return replace(config, hf_config=options)
     if start != "half-width":
         return config
     odd = {key: getattr(config, key) for key in _HALVED if getattr(config, key) % 2}
@@ -238,14 +242,14 @@ def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
     """
     import torch
     from lightning import Fabric
-    from litgpt.model import GPT
-    from litgpt.pretrain import initialize_weights
+
+    from inheritune_lit.gpt2.model import initialize_weights
 
     fabric = Fabric(accelerator="cpu", devices=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with fabric.init_module(empty_init=True):
-            model = GPT(config)
+            model = gpt2.build(config)
         initialize_weights(fabric, model, n_layer=config.n_layer, n_embd=config.n_embd)
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
@@ -256,19 +260,25 @@ def check_growth(source: "Config", target: "Config") -> None:
     Raises:
         InheritError: naming what differs.
     """
-    expected = asdict(slice_config(source, range(min(target.n_layer, source.n_layer))))
-    found = asdict(target)
-    described = ("name", "hf_config", "padding_multiple", "n_layer")  # no part of what the model computes
+    expected = _computed(slice_config(source, range(min(target.n_layer, source.n_layer))))
+    found = _computed(target)
     differences = [
-        f"{key} {found[key]!r}, expected {value!r}"
-        for key, value in expected.items()
-        if key not in described and found[key] != value
+        f"{key} {found.get(key)!r}, expected {expected.get(key)!r}"
+        for key in {**expected, **found}
+        if key != "n_layer" and found.get(key) != expected.get(key)
     ]
     if differences:
         raise InheritError(
             f"--target_dir is another architecture than the first {target.n_layer} blocks of the source: "
             f"{'; '.join(differences)}. Grow a target that was made from this source."
         )
+
+
+def _computed(config: "Config") -> dict[str, Any]:
+    """What of a Config decides the model: not its names, and of hf_config only a GPT-2's options."""
+    settings = {key: value for key, value in asdict(config).items() if key not in ("name", "padding_multiple")}
+    options = settings.pop("hf_config")
+    return settings | (options | {"layer_idx": gpt2.layer_indices(config)} if gpt2.is_gpt2(config) else {})
 
 
 def summary(origins: Mapping[str, Origin]) -> dict[str, str | dict[str, str]]:

@@ -91,11 +91,11 @@ class Plan:
         return sum(self.parts[name].numel * self.parts[name].dtype.itemsize for name in distinct(self.parts))
 
     def parameters(self, *, embeddings: bool = True) -> int:
-        """Number of parameters; without embeddings, token embedding and head are left out."""
+        """Number of parameters; without embeddings, those of tokens and positions and the head are left out."""
         return sum(
             self.parts[name].numel
             for name in distinct(self.parts)
-            if embeddings or not name.startswith(("transformer.wte.", "lm_head."))
+            if embeddings or not name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
         )
 
     def drawn(self) -> dict[str, Part]:
