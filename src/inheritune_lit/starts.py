@@ -21,12 +21,13 @@ inheriting, and a head behind a norm that it was not trained with reads noise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError
 from inheritune_lit.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
+from inheritune_lit.origin import Cut, Origin, block_of, part_of
 
 if TYPE_CHECKING:
     import torch
@@ -46,12 +47,9 @@ Start = Literal[
     "every-other",
     "grow",
 ]
-Giver = Literal["source", "target", "random"]
-"""Who gives a tensor: the source (reference), the trained target that grows, or litGPT's initialisation"""
 Head = Literal["target", "reference"]
-Cut = tuple[tuple[tuple[int, int], ...], ...]
-"""For each axis of a tensor, the ranges start … stop - 1 that are kept of it, one after the other"""
-
+SUBSETS: tuple[Start, ...] = ("inherit", "last", "middle", "every-other")
+"""The starts that are the source with some blocks taken out"""
 _INHERITED_PARTS = {"attention": ("attn", "norm"), "mlp": ("mlp", "norm"), "attention+mlp": ("attn", "mlp")}
 _HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size")
 _HF_WIDTHS = (
@@ -64,35 +62,6 @@ _HF_WIDTHS = (
     "n_head",
     "n_inner",
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a tensor of the target comes from."""
-
-    giver: Giver
-    name: str
-    """Its name there"""
-    cut: Cut = ()
-    """What is kept of it; () is all of it"""
-
-    @property
-    def label(self) -> str:
-        """`source 3` for a tensor of the source's block 3, `source` for one that is in no block."""
-        if self.giver == "random" or not self.name.startswith(BLOCK):
-            return self.giver
-        return f"{self.giver} {block_of(self.name)}"
-
-
-def block_of(name: str) -> int:
-    """Block number of a block's tensor: transformer.h.3.attn.qkv.weight → 3"""
-    return int(name.removeprefix(BLOCK).split(".", 1)[0])
-
-
-def part_of(name: str) -> str:
-    """attn, mlp or norm, for a block's tensor. A norm inside of attention (of queries, of keys) is a norm."""
-    modules = name.removeprefix(BLOCK).split(".")[1:]
-    return "norm" if any("norm" in module for module in modules) else modules[0]
 
 
 def choose_blocks(start: Start, layers: str | None, n_layer: int, *, trained: int = 0) -> list[int]:
@@ -279,16 +248,3 @@ def _computed(config: "Config") -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in ("name", "padding_multiple")}
     options = settings.pop("hf_config")
     return settings | (options | {"layer_idx": gpt2.layer_indices(config)} if gpt2.is_gpt2(config) else {})
-
-
-def summary(origins: Mapping[str, Origin]) -> dict[str, str | dict[str, str]]:
-    """The receipt's summary: module → origin, a block's by attention, MLP and norms where they differ."""
-    modules: dict[str, dict[str, str]] = {}
-    for target, origin in origins.items():
-        in_block = target.startswith(BLOCK)
-        module = f"{BLOCK}{block_of(target)}" if in_block else target.rsplit(".", 1)[0]
-        modules.setdefault(module, {})[part_of(target) if in_block else ""] = origin.label
-    return {
-        module: next(iter(parts.values())) if len(set(parts.values())) == 1 else parts
-        for module, parts in modules.items()
-    }

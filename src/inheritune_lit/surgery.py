@@ -14,7 +14,8 @@ from typing import Literal
 
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
-from inheritune_lit.starts import Head, Start, start_hf_config, summary
+from inheritune_lit.origin import summary
+from inheritune_lit.starts import Head, Start, start_hf_config
 from inheritune_lit.stream import copy_tensors
 from inheritune_lit.target import Plan, make_plan
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes, expected_shapes, load_config
 from inheritune_lit.commit import InheritError
+from inheritune_lit.origin import Origin
 from inheritune_lit.starts import (
     Head,
-    Origin,
     Start,
     check_growth,
     choose_blocks,
