@@ -22,6 +22,7 @@ CSS_NAMES = {BLUE: "blue", VERMILION: "vermilion", GREEN: "green", PURPLE: "purp
              INK: "ink", GREY: "muted", FAINT: "faint", GRID: "grid"}  # fmt: skip
 POINTS = 400  # of a training curve, which has one a step
 MARKERS = "osD^vP"
+TICKS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)  # of a logarithmic loss
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
-    with mpl.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": "inheritune"}):  # type: ignore[arg-type]
+    with mpl.rc_context(STYLE | {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "inheritune"}):  # type: ignore[arg-type]
         for axis in axes_for(runs):
             stem = folder / f"loss_{axis.name}"
-            svg = _save(_figure(runs, axis, (7.6, 4.3), 2.0), stem)
-            narrow = _svg(_figure(runs, axis, (4.4, 4.2), 1.35, ticks=4))
+            svg = _save(_figure(runs, axis, (9.8, 4.8), 2.4), stem)
+            narrow = _svg(_figure(runs, axis, (3.9, 3.9), 1.2, ticks=3))
             title = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
             plots.append(
                 Plot(
@@ -126,12 +127,12 @@ def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], righ
     if axis.name != "hours":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.set_xlabel(axis.label)
-    axes.set_title("loss, nats per token", loc="left", fontsize=11, color=GREY, x=-0.5 / (width - 0.62 - right), pad=12)
+    axes.set_title("loss, nats per token", loc="left", fontsize=10, color=GREY, x=-0.5 / (width - 0.62 - right), pad=12)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
-    _names(axes, ends, int(right * 9.5))
+    _names(axes, ends, int(right * 10))
     return figure
 
 
@@ -149,22 +150,26 @@ def _curves(
     if validation := curves["validation"]:
         every = max(1, len(validation) // 12)
         look: dict[str, Any] = {"linewidth": 2.0, "marker": marker, "markersize": 4.5, "markevery": every}
-        axes.plot(*zip(*validation, strict=True), color=colour, clip_on=False, zorder=3, **look)
+        axes.plot(*zip(*validation, strict=True), color=colour, zorder=3, **look)
     end = (validation or training)[-1:]
     return [(*point, subject.name, colour) for point in end]
 
 
 def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
-    """Logarithmic where an untrained model's loss would flatten all the rest."""
+    """From the lowest loss to those of a fiftieth of the way: what came before would flatten all the rest.
+
+    Logarithmic where an untrained model's loss is part of it.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    losses = [loss for s in runs if s.run for curve in s.run.curves.values() for _, _, loss in curve]
-    low, high = min(losses), max(losses)
-    if high / low > 2.5:
+    curves = [curve for s in runs if s.run for curve in s.run.curves.values() if curve]
+    low = min(loss for curve in curves for _, _, loss in curve)
+    high = max(loss for curve in curves for step, _, loss in curve if step * 50 >= curve[-1][0] or len(curve) <= 50)
+    if high / low > 2:
         axes.set_yscale("log")
-        axes.set_ylim(low * 0.95, high * 1.05)
-        axes.yaxis.set_major_locator(FixedLocator([1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100]))
+        axes.yaxis.set_major_locator(FixedLocator([*TICKS]))
         axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
@@ -178,10 +183,11 @@ def _names(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], longest:
         shift = (edge - start, moved - place)
         line: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
         axes.annotate("", (x, y), (shift[0] + 20, shift[1]), textcoords="offset points", arrowprops=line)
-        short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+        kept = (longest - 1) // 2  # of either end: names often differ in the last letters
+        short = name if len(name) <= longest else f"{name[:kept]}…{name[-kept:]}"
         place_of: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
-        axes.annotate(short, (x, y), (shift[0] + 24, shift[1] + 1), va="bottom", weight="bold", fontsize=10, **place_of)
-        axes.annotate(f"{y:.3f}", (x, y), (shift[0] + 24, shift[1] - 1), va="top", color=GREY, fontsize=10, **place_of)
+        axes.annotate(short, (x, y), (shift[0] + 24, shift[1] + 1), va="bottom", weight="bold", **place_of)
+        axes.annotate(f"{y:.3f}", (x, y), (shift[0] + 24, shift[1] - 1), va="top", color=GREY, **place_of)
 
 
 def _save(figure: "Figure", stem: Path) -> str:

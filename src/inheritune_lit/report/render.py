@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup, escape
 
 from inheritune_lit.report import PAGE, PLOTS, TEXT, training
 from inheritune_lit.report.plots import Plot, draw_curves
@@ -163,8 +164,13 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = markdown
+    environment.filters |= {"md": markdown, "breakable": breakable}
     return environment
+
+
+def breakable(text: str) -> Markup:
+    """Text that may go on in the next line after _ / . and the like, for names are long and phones are not."""
+    return Markup(re.sub(r"([_/.])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def markdown(text: str) -> str:

@@ -126,7 +126,7 @@ def scores_table(suite: str, subjects: Sequence[Subject], table: published.Score
 def _head(name: str, suite: str, subjects: Sequence[Subject]) -> Cell:
     task = next(s.evaluations[suite]["tasks"][name] for s in subjects if name in s.evaluations[suite]["tasks"])
     known = known_tasks().get(name)
-    return Cell(known.title if known else name, f"{_metric(task)}, {task['num_fewshot']}-shot, v{task['version']}")
+    return Cell(known.title if known else name, f"{_metric(task)} {task['num_fewshot']}-shot v{task['version']}")
 
 
 def _published_rows(table: published.Scores | None, names: Sequence[str], reference: Scores) -> list[Row]:

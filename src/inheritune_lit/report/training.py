@@ -102,16 +102,15 @@ def verdicts(subjects: Sequence[Subject]) -> list[str]:
         tokens, loss = goal.validation[-1]
         for subject in (s for s in subjects if not s.is_random and s.validation and s.blocks == goal.blocks):
             reached = tokens_to_reach(subject.validation, loss)
-            beginning = f"{subject.name} reached the final validation loss of {goal.name}, {loss:.3f} nats,"
+            goal_loss = f"the final validation loss of {goal.name} ({loss:.3f} nats)"
             if reached is None:
-                sentences.append(
-                    f"{subject.name} did not reach the final validation loss of {goal.name}, {loss:.3f} nats; its "
-                    f"lowest is {min(loss for _, loss in subject.validation):.3f}."
-                )
+                lowest = min(loss for _, loss in subject.validation)
+                sentences.append(f"{subject.name} did not reach {goal_loss}; its lowest is {lowest:.3f}.")
             elif reached == 0:
-                sentences.append(f"{beginning} before any training.")
+                sentences.append(f"{subject.name} was at {goal_loss} before any training.")
             else:
-                sentences.append(f"{beginning} after {short_count(reached)} tokens, {reached / tokens:.0%} of its.")
+                share = f"{reached / tokens:.0%} of its tokens, {short_count(reached)}"
+                sentences.append(f"{subject.name} reached {goal_loss} with {share}.")
     return sentences
 
 
@@ -130,7 +129,7 @@ def held_out_table(subjects: Sequence[Subject]) -> Table | None:
     for subject in measured:
         loss = subject.loss or {}
         difference = NOTHING if subject is base else _difference(loss, base.loss or {})
-        perplexity = Cell(f"{loss['perplexity']:,.4g}")
+        perplexity = Cell(f"{loss['perplexity']:,.2f}" if loss["perplexity"] < 10_000 else f"{loss['perplexity']:.3g}")
         rows.append(Row(subject.name, (loss_cell(loss["mean"], loss.get("stderr")), perplexity, difference)))
     first = measured[0].loss or {}
     is_paired = all("per_window" in (s.loss or {}) for s in measured)
