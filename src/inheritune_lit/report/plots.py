@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,24 +116,24 @@ def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], righ
     width, height = size
     figure = Figure(figsize=size, dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.62 / width, 0.58 / height, 1 - (0.62 + right) / width, 1 - 1.0 / height))
+    axes = figure.add_axes((0.42 / width, 0.58 / height, 1 - (0.42 + right) / width, 1 - 1.0 / height))
     shade = colours(runs)
+    _scale(axes, runs)
     ends = []
     for number, subject in enumerate(runs):
         ends += _curves(axes, subject, axis, shade[subject.name], MARKERS[number % len(MARKERS)])
-    _scale(axes, runs)
     axes.set_xlim(left=0)
     axes.margins(x=0)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=axis.name == "steps"))
     if axis.name != "hours":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.set_xlabel(axis.label)
-    axes.set_title("loss, nats per token", loc="left", fontsize=10, color=GREY, x=-0.5 / (width - 0.62 - right), pad=12)
+    figure.text(0, 1 - 0.22 / height, "loss, nats per token", color=GREY)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
-    _names(axes, ends, int(right * 10))
+    _names(axes, ends, int(right * 8.5))
     return figure
 
 
@@ -150,6 +151,7 @@ def _curves(
     if validation := curves["validation"]:
         every = max(1, len(validation) // 12)
         look: dict[str, Any] = {"linewidth": 2.0, "marker": marker, "markersize": 4.5, "markevery": every}
+        look["clip_on"] = validation[0][1] > axes.get_ylim()[1]  # a point on the axis is drawn whole
         axes.plot(*zip(*validation, strict=True), color=colour, zorder=3, **look)
     end = (validation or training)[-1:]
     return [(*point, subject.name, colour) for point in end]
@@ -177,17 +179,31 @@ def _names(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], longest:
     """Each run's name and last loss beside its end, moved apart; a line in its colour leads there."""
     to_pixels, pixels = axes.transData, axes.get_figure().dpi / 72  # type: ignore[union-attr]  # it stands in one
     places = [float(to_pixels.transform((x, y))[1]) / pixels for x, y, _, _ in ends]
+    spaced = spread(places, 27)
+    up = max(0.0, 16 - min(spaced))  # none below the figure's edge
     edge = axes.get_window_extent().x1 / pixels
-    for (x, y, name, colour), place, moved in zip(ends, places, spread(places, 27), strict=True):
+    shown = shortened([name for _, _, name, _ in ends], longest)
+    for (x, y, _, colour), name, place, moved in zip(ends, shown, places, spaced, strict=True):
         start = float(to_pixels.transform((x, y))[0]) / pixels
-        shift = (edge - start, moved - place)
+        right, above = edge - start, moved + up - place
         line: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate("", (x, y), (shift[0] + 20, shift[1]), textcoords="offset points", arrowprops=line)
-        kept = (longest - 1) // 2  # of either end: names often differ in the last letters
-        short = name if len(name) <= longest else f"{name[:kept]}…{name[-kept:]}"
-        place_of: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
-        axes.annotate(short, (x, y), (shift[0] + 24, shift[1] + 1), va="bottom", weight="bold", **place_of)
-        axes.annotate(f"{y:.3f}", (x, y), (shift[0] + 24, shift[1] - 1), va="top", color=GREY, **place_of)
+        axes.annotate("", (x, y), (right + 20, above), textcoords="offset points", arrowprops=line)
+        beside: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
+        axes.annotate(name, (x, y), (right + 24, above + 1), va="bottom", weight="bold", **beside)
+        axes.annotate(f"{y:.3f}", (x, y), (right + 24, above - 1), va="top", color=GREY, **beside)
+
+
+def shortened(names: Sequence[str], longest: int) -> list[str]:
+    """Names cut to a length by what is the least use: the beginning that they share, then the middle."""
+    if max(map(len, names)) <= longest:
+        return list(names)
+    shared = re.match(r".*[_/.-]|", commonprefix(list(names)))  # noqa: RUF071  # letters are meant
+    assert shared
+    cut = (
+        [f"…{name[shared.end() :]}" if shared.end() > 1 else name for name in names] if len(names) > 1 else list(names)
+    )
+    half = (longest - 1) // 2
+    return [name if len(name) <= longest else f"{name[:half]}…{name[-half:]}" for name in cut]
 
 
 def _save(figure: "Figure", stem: Path) -> str:

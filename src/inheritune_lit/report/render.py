@@ -19,6 +19,7 @@ from inheritune_lit.report.scores import differences_table, losses_table, scores
 from inheritune_lit.report.subjects import Subject, missing
 from inheritune_lit.report.tables import Cell, Row, Table, heads
 
+CURVES = "curves"  # the section that the plots are in
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -50,13 +51,14 @@ def write(subjects: Sequence[Subject], folder: Path, *, baselines: str, command:
     Raises:
         InheritError: scores or losses can't stand in one column, or a log can't be read.
     """
+    sections = _sections(subjects, baselines)  # first, as they may be refused
     plots = draw_curves(subjects, folder / PLOTS)
     names = [subject.name for subject in subjects]
     content: dict[str, Any] = {
         "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} models",
         "date": time.strftime("%Y-%m-%d"),
         "verdicts": training.verdicts(subjects),
-        "sections": [section for section in _sections(subjects, baselines) if section.tables],
+        "sections": [s for s in sections if s.tables or (s.key == CURVES and plots)],
         "plots": plots,
         "plot_note": _plot_note(plots),
         "pictures": _pictures(subjects, folder / PLOTS),
@@ -77,7 +79,7 @@ def _sections(subjects: Sequence[Subject], baselines: str) -> list[Section]:
     losses = losses_table(subjects, baselines)
     return [
         Section("runs", "Runs", tables=tables(("", training.runs_table(subjects)), differing)),
-        Section("curves", "Loss", tables=tables(("Tokens to a loss", training.reach_table(subjects)))),
+        Section(CURVES, "Loss", tables=tables(("Tokens to a loss", training.reach_table(subjects)))),
         Section(
             "held-out",
             "Held-out text",
@@ -139,7 +141,7 @@ def _hardware(subject: Subject) -> dict[str, str]:
     }
     data = (subject.receipt.get("data") or {}).get("manifest_sha256")
     fingerprint = (subject.receipt.get("start") or {}).get("fingerprint")
-    hashes = {"data manifest": data, "start": fingerprint}
+    hashes = {"commit": subject.receipt.get("git"), "data manifest": data, "start": fingerprint}
     return {k: v for k, v in entries.items() if v} | {k: str(v)[:16] for k, v in hashes.items() if v}
 
 

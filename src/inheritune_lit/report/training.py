@@ -78,21 +78,23 @@ def reach_table(subjects: Sequence[Subject]) -> Table | None:
     others = [s for s in subjects if s.validation]
     if not goals or len(others) < 2:
         return None
-    titles = [Cell("run"), *(Cell(f"{goal.validation[-1][1]:.3f} nats", f"end of {goal.name}") for goal in goals)]
-    rows = [Row(s.name, tuple(_reach_cell(s, goal) for goal in goals)) for s in others]
+    titles = [Cell("run")]
+    for goal in goals:
+        titles += [Cell(f"tokens to {goal.validation[-1][1]:.3f} nats", f"where {goal.name} ends"), Cell("times fewer")]
+    rows = [Row(s.name, tuple(cell for goal in goals for cell in _reach_cells(s, goal))) for s in others]
     note = (
         "Tokens after which a run's validation loss first was at that of the random start's end, on straight lines "
-        "between validations; in brackets, how many times as many the random start took."
+        "between validations; times fewer: the random start's tokens divided by these."
     )
     return Table(tuple(titles), tuple(rows), (note,))
 
 
-def _reach_cell(subject: Subject, goal: Subject) -> Cell:
+def _reach_cells(subject: Subject, goal: Subject) -> tuple[Cell, Cell]:
     tokens, loss = goal.validation[-1]
     reached = tokens if subject is goal else tokens_to_reach(subject.validation, loss)
     if reached is None:
-        return Cell("not reached", f"lowest {min(loss for _, loss in subject.validation):.3f}")
-    return Cell(short_count(reached), f"({tokens / reached:.2f}×)" if reached else "(untrained)")
+        return Cell("not reached", f"lowest {min(loss for _, loss in subject.validation):.3f}"), NOTHING
+    return Cell(short_count(reached)), Cell(f"{tokens / reached:.2f}×" if reached else "untrained")
 
 
 def verdicts(subjects: Sequence[Subject]) -> list[str]:
@@ -140,7 +142,7 @@ def held_out_table(subjects: Sequence[Subject]) -> Table | None:
         if is_paired
         else "Differences have errors as if the two losses were of different windows, as loss.json has none of single "
         "windows; the true ones are smaller.",
-        "≈ less than two standard errors.",
+        *(["≈ within two standard errors of it."] if any(cell.marks for row in rows for cell in row.cells) else []),
     )
     titles = heads("model", "held-out loss", "perplexity", f"minus {base.name}")
     return Table(titles, tuple(rows), notes)
