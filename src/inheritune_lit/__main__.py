@@ -2,10 +2,11 @@
 
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from inheritune_lit.commit import InheritError
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "report": ("inheritune_lit.report:report", "runs side by side and beside published numbers, as one page"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 
@@ -45,7 +47,7 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     args = list(sys.argv[1:] if argv is None else argv)
     called = function if not isinstance(function, dict) else function.get(args[0] if args else "")
-    args = _spell_out_flags(called, args) if called else args
+    args = _join_list(called, _spell_out_flags(called, args)) if called else args
     try:
         return auto_cli(function, args=args, prog=prog)
     except InheritError as error:
@@ -68,6 +70,24 @@ def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]
     spelt |= {f"--no_{name}": f"--{name}=false" for name in names}
     values = [value.lower() in ("true", "false") for value in argv[1:]]  # whether the next one is the flag's value
     return [arg if has_value else spelt.get(arg, arg) for arg, has_value in zip(argv, [*values, False], strict=False)]
+
+
+def _join_list(function: Callable[..., Any], argv: list[str]) -> list[str]:
+    """`a b --out_dir c` → `--out_dir c ["a", "b"]` for a function whose first parameter is a list.
+
+    jsonargparse takes such a list as one value only.
+    """
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if first is None or get_origin(first.annotation) is not list or first.default is not first.empty:
+        return argv
+    values: list[str] = []
+    options: list[str] = []
+    takes_value = False
+    for arg in argv:
+        is_option = arg.startswith("-") or takes_value
+        (options if is_option else values).append(arg)
+        takes_value = arg.startswith("--") and "=" not in arg
+    return [*options, json.dumps(values)] if values else options
 
 
 def _overview() -> str:

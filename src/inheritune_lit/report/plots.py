@@ -1,0 +1,238 @@
+"""The loss curves, against tokens, steps and device-hours, as PNG, as SVG and as part of the page."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from os.path import commonprefix
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.curves import thinned
+from inheritune_lit.figure import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, spread
+from inheritune_lit.report.subjects import Subject
+from inheritune_lit.report.tables import short_count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GRID = "#ECECEC"
+# What stands for a colour in the page, which has two themes: its style sheet says what each is
+CSS_NAMES = {BLUE: "blue", VERMILION: "vermilion", GREEN: "green", PURPLE: "purple", ORANGE: "orange", SKY: "sky",
+             INK: "ink", GREY: "muted", FAINT: "faint", GRID: "grid"}  # fmt: skip
+POINTS = 400  # of a training curve, which has one a step
+MARKERS = "osD^vP"
+TICKS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)  # of a logarithmic loss
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a curve is drawn against."""
+
+    name: str
+    label: str
+    of: Callable[[Subject, int, int], float]
+    """(run, step, tokens) → the place on the axis"""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure, in the files `stem`.png and `stem`.svg."""
+
+    name: str
+    title: str
+    stem: Path
+    svg: str
+    """For the page"""
+    narrow_svg: str
+    """For the page on a phone"""
+
+
+def axes_for(subjects: Sequence[Subject]) -> list[Axis]:
+    """Tokens and steps, and device-hours if all runs know theirs in the same unit."""
+    found = [
+        Axis("tokens", "tokens trained on", lambda subject, step, tokens: tokens),
+        Axis("steps", "optimizer steps", lambda subject, step, tokens: step),
+    ]
+    hours = [subject.device_hours for subject in subjects]
+    units = {h[0] for h in hours if h}
+    if all(hours) and len(units) == 1:
+        found.append(Axis("hours", units.pop(), _hours))
+    return found
+
+
+def _hours(subject: Subject, step: int, tokens: int) -> float:
+    """Time is taken to be proportional to tokens: the logs of resumed runs start their clocks anew."""
+    hours = subject.device_hours
+    assert hours
+    return hours[1] * tokens / subject.receipt["tokens"]
+
+
+def colours(subjects: Sequence[Subject]) -> dict[str, str]:
+    """A colour a run: vermilion for the random start, as in all our figures, blue for the first other one."""
+    random, others = [VERMILION, ORANGE, PURPLE], [BLUE, GREEN, SKY, PURPLE, ORANGE]
+    chosen, counts = {}, {True: 0, False: 0}
+    for subject in subjects:
+        palette = random if subject.is_random else others
+        chosen[subject.name] = palette[counts[subject.is_random] % len(palette)]
+        counts[subject.is_random] += 1
+    return chosen
+
+
+def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
+    """Draws the runs' curves, one plot an axis, into `folder`; none if no run has a curve."""
+    import matplotlib as mpl
+
+    runs = [s for s in subjects if s.run and any(s.run.curves.values())]
+    if not runs:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = []
+    with mpl.rc_context(STYLE | {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "inheritune"}):  # type: ignore[arg-type]
+        for axis in axes_for(runs):
+            stem = folder / f"loss_{axis.name}"
+            svg = _save(_figure(runs, axis, (9.8, 4.8), 2.4), stem)
+            narrow = _svg(_figure(runs, axis, (3.9, 3.9), 1.2, ticks=3))
+            title = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
+            plots.append(
+                Plot(
+                    axis.name,
+                    axis.label,
+                    stem,
+                    _inline(svg, axis.name, title),
+                    _inline(narrow, f"{axis.name}-n", title),
+                )
+            )
+    return plots
+
+
+def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], right: float, ticks: int = 6) -> "Figure":
+    """One plot, with `right` inches for the runs' names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    width, height = size
+    figure = Figure(figsize=size, dpi=160, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.42 / width, 0.58 / height, 1 - (0.42 + right) / width, 1 - 1.0 / height))
+    shade = colours(runs)
+    _scale(axes, runs)
+    ends = []
+    for number, subject in enumerate(runs):
+        ends += _curves(axes, subject, axis, shade[subject.name], MARKERS[number % len(MARKERS)])
+    axes.set_xlim(left=0)
+    axes.margins(x=0)
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=axis.name == "steps"))
+    if axis.name != "hours":
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.set_xlabel(axis.label)
+    figure.text(0, 1 - 0.22 / height, "loss, nats per token", color=GREY)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=6)
+    _names(axes, ends, int(right * 8.5))
+    return figure
+
+
+def _curves(
+    axes: "Axes", subject: Subject, axis: Axis, colour: str, marker: str
+) -> list[tuple[float, float, str, str]]:
+    """Draws one run; returns where its name has to stand: (x, y, name, colour)."""
+    assert subject.run
+    curves = {
+        kind: [(axis.of(subject, step, tokens), loss) for step, tokens, loss in curve]
+        for kind, curve in subject.run.curves.items()
+    }
+    if training := curves["training"]:
+        axes.plot(*zip(*thinned(training, POINTS), strict=True), color=colour, alpha=0.3, linewidth=1.1)
+    if validation := curves["validation"]:
+        every = max(1, len(validation) // 12)
+        look: dict[str, Any] = {"linewidth": 2.0, "marker": marker, "markersize": 4.5, "markevery": every}
+        look["clip_on"] = validation[0][1] > axes.get_ylim()[1]  # a point on the axis is drawn whole
+        axes.plot(*zip(*validation, strict=True), color=colour, zorder=3, **look)
+    end = (validation or training)[-1:]
+    return [(*point, subject.name, colour) for point in end]
+
+
+def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
+    """From the lowest loss to those of a fiftieth of the way: what came before would flatten all the rest.
+
+    Logarithmic where an untrained model's loss is part of it.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    curves = [curve for s in runs if s.run for curve in s.run.curves.values() if curve]
+    low = min(loss for curve in curves for _, _, loss in curve)
+    high = max(loss for curve in curves for step, _, loss in curve if step * 50 >= curve[-1][0] or len(curve) <= 50)
+    if high / low > 2:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator([*TICKS]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _names(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], longest: int) -> None:
+    """Each run's name and last loss beside its end, moved apart; a line in its colour leads there."""
+    to_pixels, pixels = axes.transData, axes.get_figure().dpi / 72  # type: ignore[union-attr]  # it stands in one
+    places = [float(to_pixels.transform((x, y))[1]) / pixels for x, y, _, _ in ends]
+    spaced = spread(places, 27)
+    up = max(0.0, 16 - min(spaced))  # none below the figure's edge
+    edge = axes.get_window_extent().x1 / pixels
+    shown = shortened([name for _, _, name, _ in ends], longest)
+    for (x, y, _, colour), name, place, moved in zip(ends, shown, places, spaced, strict=True):
+        start = float(to_pixels.transform((x, y))[0]) / pixels
+        right, above = edge - start, moved + up - place
+        line: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
+        axes.annotate("", (x, y), (right + 20, above), textcoords="offset points", arrowprops=line)
+        beside: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
+        axes.annotate(name, (x, y), (right + 24, above + 1), va="bottom", weight="bold", **beside)
+        axes.annotate(f"{y:.3f}", (x, y), (right + 24, above - 1), va="top", color=GREY, **beside)
+
+
+def shortened(names: Sequence[str], longest: int) -> list[str]:
+    """Names cut to a length by what is the least use: the beginning that they share, then the middle."""
+    if max(map(len, names)) <= longest:
+        return list(names)
+    shared = re.match(r".*[_/.-]|", commonprefix(list(names)))  # noqa: RUF071  # letters are meant
+    assert shared
+    cut = (
+        [f"…{name[shared.end() :]}" if shared.end() > 1 else name for name in names] if len(names) > 1 else list(names)
+    )
+    half = (longest - 1) // 2
+    return [name if len(name) <= longest else f"{name[:half]}…{name[-half:]}" for name in cut]
+
+
+def _save(figure: "Figure", stem: Path) -> str:
+    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+    svg = _svg(figure)
+    stem.with_suffix(".svg").write_text(svg, encoding="utf-8")
+    return svg
+
+
+def _svg(figure: "Figure") -> str:
+    from io import StringIO
+
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return text.getvalue()
+
+
+def _inline(svg: str, name: str, description: str) -> str:
+    """A figure as part of the page: in the page's colours and type, with ids of its own, on its ground."""
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r"\sxmlns(:\w+)?=\"[^\"]*\"", "", svg)  # an HTML parser knows them
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<g id=\"patch_1\">.*?</g>", "", svg, count=1, flags=re.DOTALL)  # the white ground
+    svg = re.sub(r"<g id=\"patch_2\">.*?</g>", "", svg, count=1, flags=re.DOTALL)  # that of the axes
+    svg = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ((?:[\w.]+ )*[\d.]+px) [^;\"]+", r"font: \1 var(--sans)", svg)
+    for colour, css in CSS_NAMES.items():
+        svg = re.sub(re.escape(colour), f"var(--fig-{css})", svg, flags=re.IGNORECASE)
+    head, _, rest = svg.partition(">")
+    view_box = re.search(r'viewBox="[^"]*"', head)
+    assert view_box
+    return f'<svg {view_box[0]} role="img" aria-label="{escape(description)}">{rest}'

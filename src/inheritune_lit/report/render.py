@@ -1,0 +1,180 @@
+"""From tables and plots to report.html and report.md."""
+
+import base64
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup, escape
+
+from inheritune_lit.report import PAGE, PLOTS, TEXT, training
+from inheritune_lit.report.plots import Plot, draw_curves
+from inheritune_lit.report.scores import differences_table, losses_table, scores_table, table_for
+from inheritune_lit.report.subjects import Subject, missing
+from inheritune_lit.report.tables import Cell, Row, Table, heads
+
+CURVES = "curves"  # the section that the plots are in
+TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: what there is of it, in this order."""
+
+    key: str
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Table], ...] = ()
+    """(title or "", table)"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of `inheritune analyze`."""
+
+    caption: str
+    file: str
+    """Within the report's folder"""
+    uri: str
+    """The same, for the page"""
+
+
+def write(subjects: Sequence[Subject], folder: Path, *, baselines: str, command: Sequence[str]) -> None:
+    """Writes the report into an empty folder.
+
+    Raises:
+        InheritError: scores or losses can't stand in one column, or a log can't be read.
+    """
+    sections = _sections(subjects, baselines)  # first, as they may be refused
+    plots = draw_curves(subjects, folder / PLOTS)
+    names = [subject.name for subject in subjects]
+    content: dict[str, Any] = {
+        "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} models",
+        "date": time.strftime("%Y-%m-%d"),
+        "verdicts": training.verdicts(subjects),
+        "sections": [s for s in sections if s.tables or (s.key == CURVES and plots)],
+        "plots": plots,
+        "plot_note": _plot_note(plots),
+        "pictures": _pictures(subjects, folder / PLOTS),
+        "missing": missing(subjects),
+        "commands": [*_commands(subjects), shlex.join(command)],
+        "recipes": [(s.name, yaml.safe_dump(s.run.recipe, sort_keys=False)) for s in subjects if s.run],
+    }
+    environment = _templates()
+    (folder / PAGE).write_text(environment.get_template("report.html").render(content), encoding="utf-8")
+    (folder / TEXT).write_text(environment.get_template("report.md").render(content), encoding="utf-8")
+
+
+def _sections(subjects: Sequence[Subject], baselines: str) -> list[Section]:
+    def tables(*found: tuple[str, Table | None]) -> tuple[tuple[str, Table], ...]:
+        return tuple((title, table) for title, table in found if table)
+
+    differing = ("What differs between their recipes", training.recipe_differences(subjects))
+    losses = losses_table(subjects, baselines)
+    return [
+        Section("runs", "Runs", tables=tables(("", training.runs_table(subjects)), differing)),
+        Section(CURVES, "Loss", tables=tables(("Tokens to a loss", training.reach_table(subjects)))),
+        Section(
+            "held-out",
+            "Held-out text",
+            tables=tables(("", training.held_out_table(subjects)), ("By domain", training.domains_table(subjects))),
+        ),
+        *_evaluations(subjects, baselines),
+        Section("published", losses[1] if losses else "", tables=(("", losses[0]),) if losses else ()),
+        Section("environment", "Environment", tables=tables(("", _versions(subjects)))),
+    ]
+
+
+def _evaluations(subjects: Sequence[Subject], baselines: str) -> list[Section]:
+    sections: list[Section] = []
+    for suite in dict.fromkeys(suite for subject in subjects for suite in subject.evaluations):
+        those = [subject for subject in subjects if suite in subject.evaluations]
+        published = table_for(suite, those, baselines)
+        tables: list[tuple[str, Table]] = [("", scores_table(suite, those, published))]
+        if differences := differences_table(suite, those):
+            tables.append(("Against the random start", differences))
+        sections.append(Section(f"suite-{len(sections)}", f"Evaluation: {suite}", tables=tuple(tables)))
+    return sections
+
+
+def _plot_note(plots: Sequence[Plot]) -> str:
+    note = "Strong: validation; faint: training, of which long curves are drawn as means of equal stretches."
+    if any(plot.name == "hours" for plot in plots):
+        note += " Time is taken as proportional to tokens, validation and saving included."
+    return note
+
+
+def _pictures(subjects: Sequence[Subject], folder: Path) -> list[Picture]:
+    pictures = []
+    for number, subject in enumerate(subjects):
+        for path in subject.figures:
+            name = f"analysis_{number}_{re.sub(r'[^A-Za-z0-9.-]', '_', path.name)}"
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
+            content = base64.b64encode(path.read_bytes()).decode()
+            uri = f"data:{TYPES[path.suffix]};base64,{content}"
+            pictures.append(Picture(f"{subject.name}: {path.stem.replace('_', ' ')}", f"{PLOTS}/{name}", uri))
+    return pictures
+
+
+def _versions(subjects: Sequence[Subject]) -> Table | None:
+    """Package versions, hardware and, where it is known, the commit, one column a run."""
+    runs = [subject for subject in subjects if subject.run]
+    if not runs:
+        return None
+    found = [dict(s.receipt.get("versions") or {}) | _hardware(s) for s in runs]
+    keys = list(dict.fromkeys(key for entries in found for key in entries))
+    rows = tuple(Row(key, tuple(Cell(str(entries.get(key, "–"))) for entries in found)) for key in keys)
+    return Table(heads("", *(s.name for s in runs)), rows, is_text=True)
+
+
+def _hardware(subject: Subject) -> dict[str, str]:
+    found = subject.receipt.get("hardware") or {}
+    entries = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in found.items()
+    }
+    data = (subject.receipt.get("data") or {}).get("manifest_sha256")
+    fingerprint = (subject.receipt.get("start") or {}).get("fingerprint")
+    hashes = {"commit": subject.receipt.get("git"), "data manifest": data, "start": fingerprint}
+    return {k: v for k, v in entries.items() if v} | {k: str(v)[:16] for k, v in hashes.items() if v}
+
+
+def _commands(subjects: Sequence[Subject]) -> list[str]:
+    commands = []
+    for subject in subjects:
+        if subject.run:
+            commands.append(f"litgpt pretrain --config {shlex.quote(str(subject.folder / 'recipe.yaml'))}")
+        for results in (*subject.evaluations.values(), subject.loss or {}):
+            if command := results.get("command"):
+                commands.append(command if isinstance(command, str) else shlex.join(command))
+    return commands
+
+
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("inheritune_lit.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"md": markdown, "breakable": breakable}
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """Text that may go on in the next line after _ / . and the like, for names are long and phones are not."""
+    return Markup(re.sub(r"([_/.])(?=\w)", r"\1<wbr>", str(escape(text))))
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in a table's cell, too."""
+    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(str(text).split()))
