@@ -12,6 +12,7 @@ from inheritune_lit.commit import InheritError
 # One line a command: its name, where it lives, and what `inheritune --help` says of it.
 COMMANDS = {
     "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
+    "export": ("inheritune_lit.export:export", "write a Hugging Face folder of a checkpoint, reloaded and compared"),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
     "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
