@@ -1,0 +1,212 @@
+"""Export: the Hugging Face folder is litGPT's model, and what would make it another is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import make_checkpoint, write_bpe
+from safetensors.torch import load_file, save_file
+
+from inheritune_lit import hugging_face, parity, reload
+from inheritune_lit.commit import InheritError
+from inheritune_lit.export import export, export_checkpoint
+from inheritune_lit.surgery import surgery
+from inheritune_lit.verify import load_model, verify
+
+WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
+LLAMA = {
+    **{"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4},
+    **{"intermediate_size": 48, "vocab_size": 640, "max_position_embeddings": 32, "rms_norm_eps": 1e-6},
+    **{"tie_word_embeddings": False, "bos_token_id": 0, "eos_token_id": 1},
+}
+TYPES = (("float32", 0.0), ("bfloat16", 0.05), ("float16", 0.01))
+
+
+def make_reference(folder: Path, architecture: str, hf_config: dict[str, Any], **overrides: Any) -> Path:
+    """A checkpoint whose tokenizer and config.json are whole."""
+    make_checkpoint(folder, architecture, **WORDS | overrides)
+    depth = yaml.safe_load((folder / "model_config.yaml").read_text())["n_layer"]
+    (folder / "config.json").write_text(json.dumps(hf_config | {"num_hidden_layers": depth}))
+    tokenizer = write_bpe(folder / "tokenizer")
+    for file in tokenizer.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    shutil.rmtree(tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 3 of 6 blocks, by surgery; no test changes it."""
+    folder = tmp_path_factory.mktemp("export")
+    surgery(make_reference(folder / "reference", "llama", LLAMA), layers="3", out_dir=folder / "cut")
+    return folder / "cut"
+
+
+@pytest.fixture
+def target(cut: Path, tmp_path: Path) -> Path:
+    """A copy of `cut` without its receipt, as litGPT saves checkpoints, for a test to break."""
+    shutil.copytree(cut, tmp_path / "cut")
+    (tmp_path / "cut/inheritance.json").unlink()
+    return tmp_path / "cut"
+
+
+@pytest.fixture
+def exported(cut: Path, tmp_path: Path, in_this_process: None) -> Path:
+    export_checkpoint(cut, tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the 6 s of a new process; test_a_new_process_says_the_same has one."""
+    monkeypatch.setattr(parity, "reload_in_new_process", reload.reload)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def hf_logits(folder: Path, ids: list[int]) -> torch.Tensor:
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(torch.tensor([ids])).logits[0]
+
+
+def test_a_new_process_says_the_same(cut: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(cut, out_dir=tmp_path / "out")
+    verify(tmp_path / "out", source=cut)
+    assert "3 blocks, all tensors there and none left over" in capsys.readouterr().out
+    receipt = json.loads((tmp_path / "out/inheritance.json").read_text())
+    assert receipt["check"]["depth"] == 3
+    assert receipt["check"]["logits"]["relative_difference"] <= 1e-5
+    assert {"model.safetensors", "config.json", "generation_config.json", "README.md"} <= receipt["files"].keys()
+    edit(tmp_path / "out/config.json", num_hidden_layers=6)
+    with pytest.raises(InheritError, match="model.layers.3.input_layernorm.weight is missing"):
+        reload.reload_in_new_process(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), TYPES)
+def test_logits_are_litgpts(cut: Path, tmp_path: Path, in_this_process: None, dtype: Any, rounding: float) -> None:
+    receipt = export_checkpoint(cut, tmp_path / "out", dtype=dtype)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["num_hidden_layers"] == 3
+    assert config["dtype"] == dtype
+    assert {t.dtype for t in load_file(tmp_path / "out/model.safetensors").values()} == {getattr(torch, dtype)}
+    ids = [5, 100, 599, 0, 7, 7]
+    with torch.inference_mode():
+        expected = load_model(cut)(torch.tensor([ids]))[0]
+    difference = parity.difference(hf_logits(tmp_path / "out", ids), expected)
+    assert difference <= max(rounding, 1e-5)
+    assert receipt["check"]["rounding"]["relative_difference"] <= rounding
+
+
+def test_a_big_model_is_sharded(
+    cut: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hugging_face, "MAX_SHARD_SIZE", "50KB")
+    receipt = export_checkpoint(cut, tmp_path / "out")
+    assert "model.safetensors.index.json" in receipt_files(tmp_path / "out")
+    assert sum(name.endswith(".safetensors") for name in receipt_files(tmp_path / "out")) > 2
+    assert receipt["check"]["depth"] == 3
+
+
+def receipt_files(folder: Path) -> list[str]:
+    return list(json.loads((folder / "inheritance.json").read_text())["files"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_head_is_tied_if_it_is(target: Path, tmp_path: Path, in_this_process: None, tied: bool) -> None:
+    state = torch.load(target / "lit_model.pth", weights_only=True)
+    if tied:
+        state["lm_head.weight"] = state["transformer.wte.weight"]
+    torch.save({"model": state, "optimizer": {}, "step_count": 4}, target / "lit_model.pth")  # as pretrain saves it
+    edit(target / "config.json", tie_word_embeddings=not tied)  # the reference's, or a recipe that says otherwise
+    export_checkpoint(target, tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is tied
+    assert ("lm_head.weight" in load_file(tmp_path / "out/model.safetensors")) is not tied
+
+
+def test_a_run_means_its_checkpoint(target: Path, tmp_path: Path, in_this_process: None) -> None:
+    run = tmp_path / "run"
+    (run / "step-00000002").mkdir(parents=True)
+    shutil.copyfile(target / "lit_model.pth", run / "step-00000002/lit_model.pth")
+    with pytest.raises(InheritError, match=r"has not ended; name one of its checkpoints: step-00000002"):
+        export_checkpoint(run, tmp_path / "out")
+    shutil.copytree(target, run / "final")
+    assert export_checkpoint(run, tmp_path / "out")["check"]["depth"] == 3
+
+
+def drop_tensor(folder: Path) -> None:
+    state = torch.load(folder / "lit_model.pth", weights_only=True)
+    del state["transformer.h.2.norm_2.weight"]
+    torch.save(state, folder / "lit_model.pth")
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "lit_model.pth"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flip(folder: Path) -> None:
+    path = folder / "lit_model.pth"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def swap_tokenizer(folder: Path) -> None:
+    """A SentencePiece model beside tokenizer.json's settings, of another vocabulary."""
+    other = write_bpe(folder / "other", vocab_size=500)
+    shutil.copyfile(other / "tokenizer.json", folder / "tokenizer.json")
+    shutil.rmtree(other)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "26 blocks over weights for 13": (
+        lambda folder: edit(folder / "config.json", num_hidden_layers=6),
+        r"config.json says 6 blocks, the weights beside it are 3",
+    ),
+    "13 blocks over weights for 26": (
+        lambda folder: edit(folder / "config.json", num_hidden_layers=2),
+        r"config.json says 2 blocks, the weights beside it are 3",
+    ),
+    "another width": (
+        lambda folder: edit(folder / "config.json", intermediate_size=40),
+        r"mlp.down_proj.weight is \(32, 48\) in the weights, \(32, 40\) in the model",
+    ),
+    "another rotary base": (
+        lambda folder: edit(folder / "config.json", rope_theta=100.0),
+        r"differ from litGPT's with the same weights .* describe two models",
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), r"config.json is missing"),
+    "unknown family": (
+        lambda folder: edit(folder / "config.json", model_type="nonesuch"),
+        r"transformers does not accept .*nonesuch",
+    ),
+    "a tensor dropped": (drop_tensor, r"transformer.h.2.norm_2.weight is missing"),
+    "truncated": (truncate, r"is not a whole PyTorch checkpoint"),
+    "a bit flipped": (flip, r"is corrupt|not a whole PyTorch checkpoint"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_checkpoint_is_refused(target: Path, tmp_path: Path, in_this_process: None, name: str) -> None:
+    break_it, message = BROKEN[name]
+    break_it(target)
+    with pytest.raises(InheritError, match=message):
+        export_checkpoint(target, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_receipt_vouches_for_is_checked(cut: Path, tmp_path: Path) -> None:
+    shutil.copytree(cut, tmp_path / "cut")
+    swap_tokenizer(tmp_path / "cut")
+    with pytest.raises(InheritError, match=r"tokenizer.json has [\d,]+ bytes, expected"):
+        export_checkpoint(tmp_path / "cut", tmp_path / "out")
