@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_checkpoint, write_bpe
+from conftest import make_checkpoint, make_tokenizer, write_bpe
 from safetensors.torch import load_file, save_file
 
 from inheritune_lit import hugging_face, parity, reload
@@ -80,8 +80,7 @@ def hf_logits(folder: Path, ids: list[int]) -> torch.Tensor:
 
 def test_a_new_process_says_the_same(cut: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(cut, out_dir=tmp_path / "out")
-    verify(tmp_path / "out", source=cut)
-    assert "3 blocks, all tensors there and none left over" in capsys.readouterr().out
+    assert "3 blocks, 67,296 parameters in float32" in capsys.readouterr().out
     receipt = json.loads((tmp_path / "out/inheritance.json").read_text())
     assert receipt["check"]["depth"] == 3
     assert receipt["check"]["logits"]["relative_difference"] <= 1e-5
@@ -160,11 +159,9 @@ def flip(folder: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def swap_tokenizer(folder: Path) -> None:
-    """A SentencePiece model beside tokenizer.json's settings, of another vocabulary."""
-    other = write_bpe(folder / "other", vocab_size=500)
-    shutil.copyfile(other / "tokenizer.json", folder / "tokenizer.json")
-    shutil.rmtree(other)
+def swap_tokenizer(folder: Path, vocab_size: int = 500) -> None:
+    shutil.copyfile(make_tokenizer(folder / "other", vocab_size) / "tokenizer.json", folder / "tokenizer.json")
+    shutil.rmtree(folder / "other")
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -192,7 +189,8 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor dropped": (drop_tensor, r"transformer.h.2.norm_2.weight is missing"),
     "truncated": (truncate, r"is not a whole PyTorch checkpoint"),
     "a bit flipped": (flip, r"is corrupt|not a whole PyTorch checkpoint"),
-    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"no tokenizer"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"Can't open the tokenizer in"),
+    "a bigger tokenizer": (lambda folder: swap_tokenizer(folder, 700), r"700 tokens, the model embeddings for 640"),
 }
 
 
@@ -210,3 +208,144 @@ def test_what_a_receipt_vouches_for_is_checked(cut: Path, tmp_path: Path) -> Non
     swap_tokenizer(tmp_path / "cut")
     with pytest.raises(InheritError, match=r"tokenizer.json has [\d,]+ bytes, expected"):
         export_checkpoint(tmp_path / "cut", tmp_path / "out")
+
+
+def test_a_swapped_tokenizer_is_refused(cut: Path, target: Path, tmp_path: Path, in_this_process: None) -> None:
+    swap_tokenizer(target)
+    recipe = {"initial_checkpoint_dir": str(cut), "data": {"init_args": {"data_path": str(tmp_path / "none")}}}
+    (target / "hyperparameters.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InheritError, match="is not the file of the checkpoint that training began with"):
+        export_checkpoint(target, tmp_path / "out")
+    shutil.copyfile(cut / "tokenizer.json", target / "tokenizer.json")
+    manifest = {"tokenizer": {"identity": "0" * 64, "vocab_size": 600}, "splits": {"train": [], "val": []}}
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/manifest.json").write_text(json.dumps({"format": 1, "dtype": "uint16", **manifest}))
+    with pytest.raises(InheritError, match="is not the tokenizer of the training data in"):
+        export_checkpoint(target, tmp_path / "out")
+
+
+def test_two_tokenizers_in_one_folder_are_refused(
+    target: Path, tmp_path: Path, in_this_process: None, sentencepiece: Path
+) -> None:
+    (target / "tokenizer.json").unlink()
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copyfile(sentencepiece / name, target / name)
+    edit(target / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    shutil.copytree(write_bpe(tmp_path / "bpe"), tmp_path / "other")
+    (target / "vocab.json").write_text(json.dumps({"a": 0, "<|endoftext|>": 1}))
+    (target / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(InheritError, match="is not litGPT's tokenizer in"):
+        export_checkpoint(target, tmp_path / "out")
+
+
+def drop_exported_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["model.layers.1.mlp.up_proj.weight"]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_exported_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.3.mlp.up_proj.weight"] = state["model.layers.1.mlp.up_proj.weight"].clone()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncate_exported(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def change_exported(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.1.mlp.up_proj.weight"] *= 1.01
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+EXPORTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "depth": (
+        lambda folder: edit(folder / "config.json", num_hidden_layers=6),
+        "config.json has SHA-256|config.json has",
+        r"\(depth 6\) does not describe the weights .*model.layers.3.input_layernorm.weight is missing",
+    ),
+    "fewer": (
+        lambda folder: edit(folder / "config.json", num_hidden_layers=2),
+        "config.json has",
+        r"\(depth 2\) .*model.layers.2.input_layernorm.weight belongs to no block",
+    ),
+    "dropped": (drop_exported_tensor, "model.safetensors has", "model.layers.1.mlp.up_proj.weight is missing"),
+    "added": (add_exported_tensor, "model.safetensors has", "model.layers.3.mlp.up_proj.weight belongs to no block"),
+    "truncated": (truncate_exported, "model.safetensors has", "transformers can't open"),
+    "changed": (change_exported, "model.safetensors has", "differ from litGPT's with the same weights"),
+    "tokenizer": (swap_tokenizer, "tokenizer.json has", "is not litGPT's tokenizer in"),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_broken_export_is_refused(exported: Path, cut: Path, in_this_process: None, name: str) -> None:
+    break_it, by_receipt, by_reload = EXPORTED[name]
+    break_it(exported)
+    with pytest.raises(InheritError, match=by_receipt):
+        verify(exported)
+    receipt = json.loads((exported / "inheritance.json").read_text())
+    with pytest.raises(InheritError, match=by_reload):  # even if the receipt did not tell
+        parity.verify_export(exported, receipt, cut)
+
+
+def test_a_sound_export_is_verified(
+    exported: Path, cut: Path, tmp_path: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify(exported)
+    verify(exported, source=cut)
+    assert capsys.readouterr().out.count("3 blocks, all tensors there and none left over") == 2
+    with pytest.raises(InheritError, match="is not the source of"):
+        verify(exported, source=cut.parent / "reference")
+
+
+def test_a_slow_tokenizer_is_named(
+    target: Path, tmp_path: Path, in_this_process: None, sentencepiece: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target / "tokenizer.json").unlink()
+    for file in sentencepiece.iterdir():
+        shutil.copyfile(file, target / file.name)
+    assert export_checkpoint(target, tmp_path / "fast")["tokenizer"] == {"use_fast": True}
+
+
+# One of each of litGPT's converters, with the config.json that describes the checkpoint of conftest.ARCHITECTURES.
+SIZES = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 640, "max_position_embeddings": 32}
+FAMILIES: dict[str, tuple[dict[str, Any], bool]] = {
+    "pythia": ({"model_type": "gpt_neox", "intermediate_size": 64, "rotary_pct": 0.25, **SIZES}, False),
+    "gemma": (
+        {
+            **{"model_type": "gemma3_text", "intermediate_size": 48, "num_key_value_heads": 1, "head_dim": 8, **SIZES},
+            **{"sliding_window": 4, "query_pre_attn_scalar": 256, "rope_theta": 1e6, "rope_local_base_freq": 1e4},
+            "layer_types": [("full" if i == 2 else "sliding") + "_attention" for i in (0, 1, 2, 3, 4, 2)],
+        },
+        True,
+    ),
+    "qwen": (
+        {
+            **{"model_type": "qwen2", "intermediate_size": 48, "num_key_value_heads": 2, "rope_theta": 1e6, **SIZES},
+            "tie_word_embeddings": True,
+        },
+        False,
+    ),
+    "moe": (
+        {
+            **{"model_type": "mixtral", "intermediate_size": 48, "num_key_value_heads": 2, "rope_theta": 1e6, **SIZES},
+            **{"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+        },
+        False,
+    ),
+    "biased_head": ({"model_type": "phi", "intermediate_size": 64, "partial_rotary_factor": 0.4, **SIZES}, False),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_that_litgpt_converts(tmp_path: Path, in_this_process: None, family: str) -> None:
+    hf_config, tied = FAMILIES[family]
+    folder = make_reference(tmp_path / family, family, hf_config)
+    if tied:  # as litGPT's converter for Gemma takes for granted
+        state = torch.load(folder / "lit_model.pth", weights_only=True)
+        torch.save(state | {"lm_head.weight": state["transformer.wte.weight"]}, folder / "lit_model.pth")
+    receipt = export_checkpoint(folder, tmp_path / "out")
+    assert receipt["check"]["depth"] == 6

@@ -25,9 +25,8 @@ from inheritune_lit.checkpoint import (
     versions,
 )
 from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
-from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.hugging_face import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
-from inheritune_lit.lineage import read_lineage
+from inheritune_lit.lineage import Lineage, read_lineage
 from inheritune_lit.parity import check_export
 from inheritune_lit.verify import check_files
 
@@ -66,8 +65,8 @@ def export(
     folder = find_checkpoint(Path(checkpoint))
     if dry_run:
         config, weights, _ = open_checkpoint(folder)
-        target = dtype or common_dtype(weights)
-        print(f"{folder}: {config.n_layer} blocks, {target}; would write {out_dir}")
+        check_tokenizer(folder, config, read_lineage(folder))
+        print(f"{folder}: {config.n_layer} blocks in {dtype or common_dtype(weights)}; would write {out_dir}")
         return
     receipt = export_checkpoint(
         folder, Path(out_dir), dtype=dtype, license=license, base_model=base_model, overwrite=overwrite
@@ -96,7 +95,7 @@ def export_checkpoint(
     checkpoint = find_checkpoint(checkpoint)
     config, weights, hf_config = open_checkpoint(checkpoint)
     lineage = read_lineage(checkpoint)
-    check_tokenizer_of_data(checkpoint, lineage.manifest)
+    check_tokenizer(checkpoint, config, lineage)
     dtype = dtype or common_dtype(weights)
     with staging(out_dir, overwrite=overwrite) as folder:
         _check_room(folder, weights)
@@ -161,20 +160,28 @@ def common_dtype(weights: Weights) -> str:
     return names[0]
 
 
-def check_tokenizer_of_data(checkpoint: Path, manifest: Manifest | None) -> None:
-    """The checkpoint's tokenizer is the one that its training data were tokenized with.
+def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> None:
+    """The tokenizer is the one of the training data and of the checkpoint that training began with, if known.
 
     Raises:
-        InheritError: it is another.
+        InheritError: it is another, or can't be opened.
     """
-    from litgpt.tokenizer import Tokenizer
+    from inheritune_lit.data.encoding import open_tokenizer
 
-    from inheritune_lit.data.encoding import identity
-
-    if manifest is not None and identity(Tokenizer(checkpoint)) != manifest.tokenizer["identity"]:
+    entry = open_tokenizer(checkpoint, bos=False)[1]
+    file = checkpoint / entry["file"]
+    if entry["vocab_size"] > config.padded_vocab_size:
         raise InheritError(
-            f"The tokenizer in {checkpoint} is not the one that its training data in {manifest.folder} were tokenized "
-            "with. Copy that one's files there."
+            f"{file} has {entry['vocab_size']:,} tokens, the model embeddings for {config.padded_vocab_size:,}: it is "
+            "another model's. Copy the reference's there."
+        )
+    if (data := lineage.manifest) is not None and entry["identity"] != data.tokenizer["identity"]:
+        raise InheritError(f"{file} is not the tokenizer of the training data in {data.folder}. Copy that one there.")
+    known = ((lineage.start or {}).get("files") or {}).get(entry["file"])
+    if known is not None and entry["sha256"] != known["sha256"]:
+        raise InheritError(
+            f"{file} is not the file of the checkpoint that training began with: its SHA-256 is "
+            f"{entry['sha256'][:16]}…, expected {known['sha256'][:16]}…. Copy that one there."
         )
 
 
