@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_checkpoint, make_tokenizer, write_bpe
+from conftest import TEXTS, make_checkpoint, make_tokenizer, write_bpe
 from safetensors.torch import load_file, save_file
 
-from inheritune_lit import hugging_face, parity, reload
+from inheritune_lit import commit, hugging_face, parity, reload
+from inheritune_lit.checkpoint import Weights
 from inheritune_lit.commit import InheritError
+from inheritune_lit.data.prepare import prepare
 from inheritune_lit.export import export, export_checkpoint
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import load_model, verify
@@ -55,10 +57,18 @@ def target(cut: Path, tmp_path: Path) -> Path:
     return tmp_path / "cut"
 
 
+@pytest.fixture(scope="module")
+def sound_export(cut: Path) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(parity, "reload_in_new_process", reload.reload)
+        export_checkpoint(cut, cut.parent / "exported")
+    return cut.parent / "exported"
+
+
 @pytest.fixture
-def exported(cut: Path, tmp_path: Path, in_this_process: None) -> Path:
-    export_checkpoint(cut, tmp_path / "exported")
-    return tmp_path / "exported"
+def exported(sound_export: Path, tmp_path: Path, in_this_process: None) -> Path:
+    """A copy of an exported folder, for a test to break."""
+    return shutil.copytree(sound_export, tmp_path / "exported")
 
 
 @pytest.fixture
@@ -301,13 +311,21 @@ def test_a_sound_export_is_verified(
         verify(exported, source=cut.parent / "reference")
 
 
-def test_a_slow_tokenizer_is_named(
-    target: Path, tmp_path: Path, in_this_process: None, sentencepiece: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_tokenizer_that_only_the_slow_class_gets_right(
+    target: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """OpenLLaMA's SentencePiece model drops runs of spaces; transformers' conversion into a fast tokenizer does not."""
+    from sentencepiece import SentencePieceTrainer
+
+    with (target / "tokenizer.model").open("wb") as file:
+        SentencePieceTrainer.train(
+            **{"sentence_iterator": iter(TEXTS), "model_writer": file, "model_type": "bpe", "vocab_size": 330},
+            **{"byte_fallback": True, "character_coverage": 0.98, "minloglevel": 2},
+        )
     (target / "tokenizer.json").unlink()
-    for file in sentencepiece.iterdir():
-        shutil.copyfile(file, target / file.name)
-    assert export_checkpoint(target, tmp_path / "fast")["tokenizer"] == {"use_fast": True}
+    (target / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": true}')
+    assert export_checkpoint(target, tmp_path / "out")["tokenizer"] == {"use_fast": False}
+    assert "from_pretrained(folder, use_fast=False)" in (tmp_path / "out/README.md").read_text()
 
 
 # One of each of litGPT's converters, with the config.json that describes the checkpoint of conftest.ARCHITECTURES.
@@ -336,16 +354,192 @@ FAMILIES: dict[str, tuple[dict[str, Any], bool]] = {
         },
         False,
     ),
-    "biased_head": ({"model_type": "phi", "intermediate_size": 64, "partial_rotary_factor": 0.4, **SIZES}, False),
+    "biased_head": (
+        {"model_type": "phi", "intermediate_size": 64, "partial_rotary_factor": 0.5, **SIZES, "layer_norm_eps": 1e-5},
+        False,
+    ),
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_that_litgpt_converts(tmp_path: Path, in_this_process: None, family: str) -> None:
     hf_config, tied = FAMILIES[family]
-    folder = make_reference(tmp_path / family, family, hf_config)
+    rotary = {"rotary_percentage": 0.5} if family == "biased_head" else {}  # 0.4 of 8 is no even number
+    folder = make_reference(tmp_path / family, family, hf_config, **rotary)
     if tied:  # as litGPT's converter for Gemma takes for granted
         state = torch.load(folder / "lit_model.pth", weights_only=True)
         torch.save(state | {"lm_head.weight": state["transformer.wte.weight"]}, folder / "lit_model.pth")
     receipt = export_checkpoint(folder, tmp_path / "out")
     assert receipt["check"]["depth"] == 6
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 0.05)])
+def test_gpt2(tmp_path: Path, in_this_process: None, dtype: Any, bound: float) -> None:
+    reference = make_reference(tmp_path / "reference", "gpt2", {"model_type": "gpt2", "n_layer": 6})
+    surgery(reference, layers="0-1,4", out_dir=tmp_path / "cut")
+    receipt = export_checkpoint(tmp_path / "cut", tmp_path / "out", dtype=dtype)
+    assert receipt["check"]["logits"]["relative_difference"] <= bound
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["n_layer"], config["vocab_size"], config["scale_attn_by_inverse_layer_idx"]) == (3, 640, False)
+    ids = [5, 100, 599, 0, 7, 7]
+    with torch.inference_mode():
+        expected = load_model(tmp_path / "cut")(torch.tensor([ids]))[0]
+    assert parity.difference(hf_logits(tmp_path / "out", ids), expected) <= bound
+
+
+def test_litgpts_own_evaluation_converts_it_right(target: Path, tmp_path: Path) -> None:
+    """The first half of `litgpt evaluate`; the other half is lm-eval's, on the folder that this one leaves."""
+    from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
+    from litgpt.utils import copy_config_files
+
+    out = tmp_path / "evaluate"
+    out.mkdir()
+    copy_config_files(source_dir=target, out_dir=out)
+    convert_lit_checkpoint(checkpoint_dir=target, output_dir=out)
+    torch.save(torch.load(out / "model.pth"), out / "pytorch_model.bin")
+    ids = [5, 100, 599, 0, 7, 7]
+    with torch.inference_mode():
+        expected = load_model(target)(torch.tensor([ids]))[0]
+    assert parity.difference(hf_logits(out, ids), expected) <= 1e-5
+    edit(out / "config.json", num_hidden_layers=6)  # as the reference's would be: random blocks on top
+    assert parity.difference(hf_logits(out, ids), expected) > 0.01
+
+
+def test_litgpt_generates_from_it(cut: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from litgpt.generate.base import main
+    from litgpt.tokenizer import Tokenizer
+
+    main(cut, prompt="The quick brown", max_new_tokens=3, top_k=1)
+    model, tokenizer = load_model(cut), Tokenizer(cut)
+    ids = tokenizer.encode("The quick brown")
+    for _ in range(3):
+        with torch.inference_mode():
+            ids = torch.cat([ids, model(ids[None])[0, -1].argmax()[None].int()])
+    assert tokenizer.decode(ids) in capsys.readouterr().out
+
+
+RUN = {
+    **{"format": 1, "kind": "run", "tokens": 640, "steps": 10, "seconds": 5400.0, "parameters": 67_296},
+    "versions": {"lightning": "2.6.6"},
+    "hardware": {"gpus": ["NVIDIA RTX A6000"] * 2, "world_size": 2, "cores": 8, "processor": "x86_64"},
+    "losses": {"training": 5.25, "validation": 5.5},
+    "validation_loss_untrained": 9.125,
+}
+RECIPE = {
+    "model_name": "open_llama_3b",
+    "precision": "bf16-mixed",
+    "seed": 42,
+    "train": {"global_batch_size": 4, "max_seq_length": 16, "max_tokens": 640, "lr_warmup_steps": 2, "min_lr": 3e-5},
+    "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-4, "betas": [0.9, 0.95]}},
+}
+SCORE = {"metric": "acc", "value": 0.5125, "stderr": 0.0125, "version": 1.0, "num_fewshot": 0, "samples": 1838}
+
+
+@pytest.fixture
+def run(cut: Path, tmp_path: Path) -> Path:
+    """A finished run's folder that began with `cut`, with results of its weights and of others."""
+    folder = tmp_path / "small_llama"
+    shutil.copytree(cut, folder / "final")
+    (folder / "final/inheritance.json").unlink()
+    data = prepare_words(tmp_path, cut)
+    digest = commit.sha256_file(data / "manifest.json")
+    start = {"fingerprint": "f" * 64, "inheritance": json.loads((cut / "inheritance.json").read_text())}
+    recipe = RECIPE | {"data": {"init_args": {"data_path": str(data)}}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    edit_new(folder / "run.json", RUN | {"start": start, "data": {"path": str(data), "manifest_sha256": digest}})
+    fingerprint = Weights(folder / "final/lit_model.pth").fingerprint()
+    ours, other = {"fingerprint": fingerprint}, {"fingerprint": "0" * 64}
+    result = {"format": 1, "kind": "evaluation", "suite": "low_data", "limit": None, "tasks": {"piqa": SCORE}}
+    loss = {"kind": "validation_loss", "mean": 5.5, "stderr": 0.03125, "perplexity": 244.69, "tokens": 4096}
+    edit_new(folder / "evaluation/low_data.json", result | {"model": ours})
+    edit_new(folder / "evaluation/old.json", result | {"model": other, "suite": "of_other_weights"})
+    edit_new(folder / "evaluation/loss.json", loss | {"model": ours})
+    return folder
+
+
+def edit_new(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def prepare_words(folder: Path, tokenizer_dir: Path) -> Path:
+    for domain, documents in (("books", 3), ("web", 9)):
+        (folder / "text" / domain).mkdir(parents=True)
+        for i in range(documents):
+            (folder / f"text/{domain}/{i}{'val' * (i == 0)}.txt").write_text("The quick brown fox jumps over it. " * 4)
+    settings: dict[str, Any] = {"val_share": 0, "val_glob": "*val*", "tasks": 1}
+    prepare(folder / "text", out_dir=folder / "tokens", tokenizer_dir=tokenizer_dir, **settings)
+    return folder / "tokens"
+
+
+def test_the_card_says_what_is_known(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    export_checkpoint(run, tmp_path / "out", license="apache-2.0", base_model="openlm-research/open_llama_3b")
+    card = (tmp_path / "out/README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "apache-2.0"
+    assert front["base_model"] == "openlm-research/open_llama_3b"
+    assert front["library_name"] == "transformers"
+    start = json.loads((run / "run.json").read_text())["start"]["inheritance"]
+    for line in (
+        "# small_llama\n",
+        "3 blocks and 67,296 parameters",
+        f"| its fingerprint | `{start['source']['fingerprint']}` |",
+        "| blocks taken, in this order | the first 3 |",
+        "| tokens | 640 |",
+        "| optimizer steps | 10 |",
+        "| learning rate | 0.0003 |",
+        "| hardware | 2 × NVIDIA RTX A6000 |",
+        "| hours | 1.50 |",
+        "| loss, training at the end (nats per token) | 5.2500 |",
+        "| loss, validation before training (nats per token) | 9.1250 |",
+        "| web | ",
+        "80.00 % | 8 |",
+        "| piqa | acc | 51.25 | 1.25 | 0 | 1,838 | 1.0 |",
+        "5.5000 ± 0.0312 nats per token",
+        "lr: 0.0003",
+        "lightning 2.6.6",
+    ):
+        assert line in card, line
+    assert "of_other_weights" not in card
+    assert "unknown" not in card.lower().replace("| gradient clipping | unknown |", "").replace(
+        "| weight decay | unknown |", ""
+    )
+
+
+def test_the_card_calls_unknown_what_is_unknown(target: Path, tmp_path: Path, in_this_process: None) -> None:
+    export_checkpoint(target, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "unknown"
+    for line in (
+        "No training of these weights is on record",
+        "Unknown: no receipt tells what these weights began with.",
+        "No benchmark results of these weights are on record.",
+        "Unknown: check the licence of the reference",
+    ):
+        assert line in card, line
+    assert "base_model" not in card
+
+
+def test_the_card_does_not_describe_data_prepared_since(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    path = tmp_path / "tokens/manifest.json"
+    path.write_text(path.read_text() + "\n")
+    export_checkpoint(run, tmp_path / "out")
+    assert (
+        "Unknown: the token shards are not at hand, or were prepared again since."
+        in (tmp_path / "out/README.md").read_text()
+    )
+
+
+def test_a_half_written_result_is_named(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    path = run / "evaluation/low_data.json"
+    result = json.loads(path.read_text())
+    del result["tasks"]["piqa"]["samples"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(InheritError, match="the model card needs is not whole: .*samples"):
+        export_checkpoint(run, tmp_path / "out")
+
+
+def test_a_random_start_inherited_nothing(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    edit(run / "run.json", start={"fingerprint": "random", "inheritance": None})
+    assert export_checkpoint(run, tmp_path / "out")["inheritance"] is None
+    assert "Nothing: training began with random weights." in (tmp_path / "out/README.md").read_text()

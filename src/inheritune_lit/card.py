@@ -116,11 +116,15 @@ def _blocks(blocks: Sequence[int] | None) -> str:
     return f"the first {len(blocks)}" if list(blocks) == [*range(len(blocks))] else ", ".join(map(str, blocks))
 
 
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value + 0:,}"  # + 0: a value that is not there says its name, unformatted
+
+
 FILTERS: dict[str, Callable[[Any], str]] = {
     "known": lambda value: "unknown" if value is None else str(value),
     "code": lambda value: "unknown" if value is None else f"`{value}`",
-    "number": lambda value: "unknown" if value is None else f"{value:,}",
-    "loss": lambda value: "unknown" if value is None else f"{value:.4f}",
+    "number": _number,
+    "loss": lambda value: "unknown" if value is None else f"{value + 0:.4f}",
     "percent": lambda value: f"{100 * value:.2f}",
     "small": lambda value: f"{value:.1e}",
     "blocks": _blocks,

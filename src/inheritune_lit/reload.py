@@ -98,8 +98,11 @@ def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
             f"The tokenizer in {folder} gives ids up to {largest}, the model has embeddings for {rows} tokens: this is "
             "another model's tokenizer."
         )
-    with torch.inference_mode():
-        logits = model(torch.tensor([window])).logits[0]
+    try:
+        with torch.inference_mode():
+            logits = model(torch.tensor([window])).logits[0]
+    except Exception as error:  # a config.json whose parts do not fit together
+        raise InheritError(f"transformers can't run the model in {folder}: {type(error).__name__}: {error}") from error
     return Reloaded(
         model.config.num_hidden_layers, model.num_parameters(), dtype, use_fast, ids, window, logits.float()
     )
