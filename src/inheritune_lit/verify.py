@@ -27,25 +27,42 @@ if TYPE_CHECKING:
 def verify(folder: Path, *, source: Path | None = None) -> None:
     """Check a checkpoint folder against its receipt and, with --source, against the reference it was made from.
 
+    A folder that `inheritune export` wrote is opened by transformers in a new process besides: every tensor is there,
+    none is left over, and the tokenizer is litGPT's.
+
     Arguments:
-        folder: A folder that `inheritune surgery` wrote.
+        folder: A folder that `inheritune surgery` or `inheritune export` wrote.
         source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
             of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype. Of the
             starts that are more than blocks of a source (surgery's --start), the tensors that come from this folder
-            are compared; for a grown target, this may be either parent.
+            are compared; for a grown target, this may be either parent. For an exported folder, the checkpoint that it
+            was made from: logits and token ids are compared.
     """
     folder = Path(folder)
     receipt = read_receipt(folder)
     check_files(folder, receipt["files"])
     print(f"{folder}: {len(receipt['files'])} files are what {RECEIPT} says")
-    if source is None:
+    if receipt.get("kind") == "export":
+        from inheritune_lit.parity import verify_export
+
+        verify_export(folder, receipt, None if source is None else Path(source))
         return
+    if source is not None:
+        verify_source(folder, receipt, Path(source))
+
+
+def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> None:
+    """Compares what surgery wrote with a parent: the tensors that come from it, and the logits if they can be.
+
+    Raises:
+        InheritError: they differ, or this is no parent of it.
+    """
     if "blocks" not in receipt:
         raise InheritError(f"{folder} was not made by surgery, but by {receipt.get('command')}: drop --source.")
-    target, reference = Weights(folder / WEIGHTS), Weights(Path(source) / WEIGHTS)
+    target, reference = Weights(folder / WEIGHTS), Weights(source / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)
-    check_names_and_shapes(reference, load_config(Path(source)), Path(source))
-    giver = _giver(folder, receipt, Path(source), reference.fingerprint())
+    check_names_and_shapes(reference, load_config(source), source)
+    giver = _giver(folder, receipt, source, reference.fingerprint())
     origins = recorded(receipt["origins"], target)
     if receipt["start"] == "half-width":
         config = load_config(folder)
@@ -58,7 +75,7 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     if receipt["start"] not in SUBSETS:
         print(f"{folder}: its logits are not those of blocks of {source} ({receipt['start']}), and were not compared")
         return
-    compare_logits(folder, Path(source), receipt["blocks"])
+    compare_logits(folder, source, receipt["blocks"])
     print(f"{folder}: logits equal those of {source} run through blocks {_ranges(receipt['blocks'])}")
 
 
@@ -100,9 +117,7 @@ def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
         elif (digest := sha256_file(path)) != entry["sha256"]:
             problems.append(f"{name} has SHA-256 {digest[:16]}…, expected {str(entry['sha256'])[:16]}…")
     if problems:
-        raise InheritError(
-            f"{folder} is not what its {RECEIPT} says: {'; '.join(problems)}. Write it again with inheritune surgery."
-        )
+        raise InheritError(f"{folder} is not what its {RECEIPT} says: {'; '.join(problems)}. Write it again.")
 
 
 def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Origin]) -> None:
