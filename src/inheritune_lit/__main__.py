@@ -17,6 +17,7 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "evaluate": ("inheritune_lit.evaluate.command:evaluate", "scores on lm-eval's tasks, and loss on held-out tokens"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 
