@@ -1,0 +1,120 @@
+"""What is evaluated: a run, a litGPT checkpoint folder, a Hugging Face folder, or a model on the Hugging Face hub."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, TOKENIZER_FILES, WEIGHTS, Weights
+from inheritune_lit.commit import InheritError, sha256_file
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate."""
+
+    name: str
+    path: Path
+    """The folder that holds its weights"""
+    out_dir: Path
+    """Where its results go by default"""
+    trained_length: int | None = None
+    """Tokens of a window its run was trained on, if it is a run"""
+
+    @property
+    def is_litgpt(self) -> bool:
+        return (self.path / WEIGHTS).is_file()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights: that of checkpoint.Weights, or the SHA-256 over all weight files of a Hugging Face folder."""
+        if self.is_litgpt:
+            return Weights(self.path / WEIGHTS).fingerprint()
+        files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in self.path.glob(pattern))
+        if not files:
+            raise InheritError(f"{self.path} holds no weights: expected {WEIGHTS}, *.safetensors or *.bin there.")
+        return _sha256(files)
+
+    @cached_property
+    def settings_sha256(self) -> str:
+        """SHA-256 over the configuration and tokenizer files: they, too, decide about every score."""
+        names = (MODEL_CONFIG if self.is_litgpt else HF_CONFIG, *TOKENIZER_FILES)
+        return _sha256([self.path / name for name in names if (self.path / name).is_file()])
+
+    @contextmanager
+    def as_hugging_face(self, work_dir: Path) -> Iterator[Path]:
+        """The model as a Hugging Face folder: itself, or an export that lasts as long as the block.
+
+        Args:
+            work_dir: Where the export may lie; what a killed evaluation left there is replaced.
+        """
+        if not self.is_litgpt:
+            yield self.path
+            return
+        from inheritune_lit.export import export_checkpoint
+
+        folder = work_dir / "exported"
+        export_checkpoint(self.path, folder, overwrite=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def find(checkpoint: str) -> Subject:
+    """Finds out what a command's CHECKPOINT is.
+
+    Raises:
+        InheritError: it is no folder with a model, and no model that the hub or its cache has.
+    """
+    path = Path(checkpoint)
+    if not path.is_dir():
+        return Subject(checkpoint, _download(checkpoint), Path("evaluation") / checkpoint.replace("/", "--"))
+    name = path.resolve().name
+    for folder in (path, path / "model", path / "final"):
+        if (folder / WEIGHTS).is_file():
+            return Subject(name, folder, path / "evaluation", _trained_length(path / "recipe.yaml"))
+    if (path / HF_CONFIG).is_file():
+        return Subject(name, path, path / "evaluation")
+    raise InheritError(
+        f"{path} holds no model: expected {WEIGHTS} (a litGPT checkpoint), a run's model/ or final/ with one, or "
+        f"{HF_CONFIG} (a Hugging Face model)."
+    )
+
+
+def _trained_length(recipe: Path) -> int | None:
+    if not recipe.is_file():
+        return None
+    try:
+        return int(yaml.safe_load(recipe.read_text(encoding="utf-8"))["train"]["max_seq_length"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise InheritError(f"{recipe} is no whole recipe of a run: {type(error).__name__}: {error}") from error
+
+
+def _download(name: str) -> Path:
+    """A model of the Hugging Face hub in its cache: no code, and PyTorch's pickles only if there is nothing better."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=["*.bin"])  # transformers opens them with weights_only
+    except Exception as error:  # of many classes: no network, no such name, not permitted
+        raise InheritError(
+            f"{name} is no folder here, and the Hugging Face hub gave no model of that name: {error}\n"
+            "Check the path; or, on a machine with a network, fetch it with "
+            f"`hf download {name} --local-dir FOLDER` and evaluate FOLDER."
+        ) from error
+    return folder

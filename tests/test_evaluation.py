@@ -1,0 +1,332 @@
+"""`inheritune evaluate`: lm-eval's own task definitions and questions in their own schema, without a network."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import yaml
+from conftest import make_tokenizer, write_bpe
+from questions import SUBJECTS, write_data
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.evaluate import command, harness
+from inheritune_lit.evaluate.command import evaluate
+from inheritune_lit.evaluate.harness import DataOptions, check_data, task_config
+from inheritune_lit.evaluate.suites import Suite, check_suite, definitions, read_suite, registry
+
+PAPER = {  # arXiv 2404.08634: metric and examples before the question
+    **{f"{name}": ("acc", 0) for name in ("piqa", "boolq", "winogrande", "wsc", "logiqa", "truthfulqa_mc2")},
+    **{"mnli": ("acc", 0), "qnli": ("acc", 0), "wnli": ("acc", 0), "mmlu": ("acc", 5)},
+}
+PAPER_GPT2 = {
+    **dict.fromkeys(("arc_easy", "piqa", "sciq", "lambada_openai"), ("acc", 0)),
+    "hellaswag": ("acc_norm", 0),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """lm-eval's description of the machine takes a second a task, and says nothing about a score."""
+    with pytest.MonkeyPatch.context() as patch:
+        import lm_eval.evaluator
+
+        patch.setattr(lm_eval.evaluator, "add_env_info", lambda _: None)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+def save_model(folder: Path, vocab_size: int, *, uniform: bool = False, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(
+        LlamaConfig(**sizes, vocab_size=vocab_size, max_position_embeddings=4096, initializer_range=0.4)
+    )
+    if uniform:
+        model.lm_head.weight.data.zero_()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "random"
+    write_bpe(folder)
+    return save_model(folder, 600)
+
+
+@pytest.fixture(scope="module")
+def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """low_data with four of MMLU's 57 subjects."""
+    folder = tmp_path_factory.mktemp("suite")
+    suite = yaml.safe_load((Path(command.__file__).parents[1] / "recipes/shipped/eval/low_data.yaml").read_text())
+    suite["tasks"]["mmlu_four"] = suite["tasks"].pop("mmlu")
+    (folder / "four.yaml").write_text(yaml.dump({**suite, "task_dir": "tasks"}, sort_keys=False))
+    group = {
+        "group": "mmlu_four",
+        "task": [f"mmlu_{subject}" for subject in SUBJECTS],
+        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
+        "metadata": {"version": 2},
+    }
+    (folder / "tasks").mkdir()
+    (folder / "tasks/mmlu_four.yaml").write_text(yaml.dump(group))
+    return folder / "four.yaml"
+
+
+@pytest.fixture(scope="module")
+def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What lm-eval's own command line says, started before anything else: two processes that take a while.
+
+    In the folder of the data, lm-eval finds them under their names, so nothing at all is replaced.
+    """
+    out = tmp_path_factory.mktemp("lm_eval")
+    zero_shot = [name for name in PAPER if name != "mmlu"]
+    processes = []
+    for tasks, shots in ((zero_shot, 0), (["mmlu_four"], 5)):
+        args = ["--model", "hf", "--model_args", f"pretrained={model}", "--device", "cpu", "--batch_size", "8"]
+        args += ["--tasks", ",".join(tasks), "--num_fewshot", str(shots), "--output_path", str(out / f"{shots}.json")]
+        args += ["--include_path", str(suite_file.parent / "tasks")]
+        environment = os.environ | {"HF_HOME": str(out / "cache"), "HF_HUB_OFFLINE": "1"}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "lm_eval", *args],
+                **{"cwd": data, "env": environment, "text": True},
+                **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+            )
+        )
+
+    def wait() -> dict[str, dict[str, Any]]:
+        results: dict[str, dict[str, Any]] = {}
+        for process in processes:
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+        for file in out.glob("*.json"):
+            content = json.loads(file.read_text())
+            results |= {
+                name: content["results"][name] | {"version": content["versions"][name]} for name in content["results"]
+            }
+        return results
+
+    return wait
+
+
+def test_equals_lm_evals_own_command_line(
+    data: Path, model: Path, suite_file: Path, command_line: Any, tmp_path: Path
+) -> None:
+    evaluate(str(model), suite=str(suite_file), data_dir=data, out_dir=tmp_path)
+    ours = json.loads((tmp_path / "four.json").read_text())["tasks"]
+    theirs = command_line()
+    assert len(ours) == 10
+    for name, result in ours.items():
+        assert result["value"] == theirs[name]["acc,none"]
+        assert result["stderr"] == theirs[name]["acc_stderr,none"]
+        assert result["version"] == str(theirs[name]["version"])
+    assert ours["mmlu_four"]["samples"] == 40
+    assert len({result["value"] for result in ours.values()}) > 4, "a model that always says the same proves little"
+
+    # the negative control: with one example fewer, MMLU's number is another one
+    planted = yaml.safe_load(suite_file.read_text())
+    planted["tasks"] = {"mmlu_four": planted["tasks"]["mmlu_four"] | {"num_fewshot": 4}}
+    suite_file.with_name("planted.yaml").write_text(yaml.dump(planted))
+    evaluate(str(model), suite=str(suite_file.with_name("planted.yaml")), data_dir=data, out_dir=tmp_path)
+    wrong = json.loads((tmp_path / "planted.json").read_text())["tasks"]["mmlu_four"]
+    assert wrong["value"] != theirs["mmlu_four"]["acc,none"]
+
+
+def definition(suite: Suite) -> dict[str, tuple[str, int]]:
+    return {task.name: (task.metric, task.num_fewshot) for task in suite.tasks}
+
+
+def test_shipped_suites_are_the_papers() -> None:
+    low_data, gpt2 = read_suite("low_data"), read_suite("gpt2")
+    assert definition(low_data) == PAPER
+    assert definition(gpt2) == PAPER_GPT2
+    for suite in (low_data, gpt2):
+        check_suite(suite, registry())  # every task, metric, version and few-shot count is what lm-eval has
+    check_suite(read_suite("smoke"), registry(read_suite("smoke").task_dir))
+    assert len(list(definitions("mmlu", registry()))) == 57
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("piqa", {"metric": "f1"}, "piqa: it has no metric 'f1', only acc, acc_norm"),
+        ("boolq", {"metric": "acc_norm"}, "boolq: it has no metric 'acc_norm', only acc"),
+        ("mmlu", {"version": "1"}, "mmlu: its version is 2, the suite expects 1"),
+        ("truthfulqa_mc2", {"num_fewshot": 5}, "truthfulqa_mc2: lm-eval runs it with 0 examples always, .* expects 5"),
+        ("wsc", {"name": "wsx"}, "wsx: This lm-eval has no task 'wsx'. Did you mean wsc"),
+    ],
+)
+def test_a_wrong_line_of_a_suite_is_caught(name: str, change: dict[str, Any], message: str) -> None:
+    suite = read_suite("low_data")
+    planted = replace(suite, tasks=tuple(replace(t, **change) if t.name == name else t for t in suite.tasks))
+    assert definition(planted) != PAPER or "version" in change
+    with pytest.raises(InheritError, match=message):
+        check_suite(planted, registry())
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> tuple[Path, Path]:
+    """A uniform model and three tasks with known answers: it takes the choice of the fewest tokens."""
+    folder = tmp_path / "uniform"
+    make_tokenizer(folder)
+    save_model(folder, 64, uniform=True)
+    words = [" ".join(f"w{i}" for i in range(n)) for n in (2, 1, 3, 4)]  # the second is the shortest
+    (tmp_path / "tasks").mkdir()
+    for name, answers in {"toy_a": [1, 1, 1, 0, 2], "toy_b": [3, 2, 1, 1], "toy_c": [0, 0, 3]}.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        rows = [{"context": f"w{i}", "choices": words, "answer": answer} for i, answer in enumerate(answers)]
+        (tmp_path / "data" / name / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        task = yaml.safe_load(
+            (Path(command.__file__).parents[1] / "recipes/shipped/eval/tasks/next_line.yaml").read_text()
+        )
+        (tmp_path / f"tasks/{name}.yaml").write_text(yaml.dump(task | {"task": name, "dataset_path": name}))
+    tasks = {name: {"metric": "acc", "num_fewshot": 0, "version": 1.0} for name in ("toy_a", "toy_b", "toy_c")}
+    (tmp_path / "toy.yaml").write_text(yaml.dump({"task_dir": "tasks", "tasks": tasks}))
+    return folder, tmp_path / "toy.yaml"
+
+
+def run_toy(toy: tuple[Path, Path], **options: Any) -> dict[str, Any]:
+    model, suite = toy
+    evaluate(str(model), suite=str(suite), data_dir=suite.parent / "data", **options)
+    content: dict[str, Any] = json.loads((model / "evaluation/toy.json").read_text())
+    return content
+
+
+@pytest.fixture
+def light_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the suite's own tasks: lm-eval's take five seconds to list."""
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr(
+        command, "registry", lambda task_dir: TaskManager(include_path=str(task_dir), include_defaults=False)
+    )
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_accuracy_by_hand(toy: tuple[Path, Path]) -> None:
+    tasks = run_toy(toy)["tasks"]
+    assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 3 / 5, "toy_b": 2 / 4, "toy_c": 0}
+    assert [task["samples"] for task in tasks.values()] == [5, 4, 3]
+    assert tasks["toy_a"]["stderr"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
+    assert tasks["toy_b"]["stderr"] == pytest.approx((0.5 * 0.5 / 3) ** 0.5)
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_goes_on_after_an_interruption(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def interrupted(lm: Any, task: Any, *rest: Any) -> dict[str, Any]:
+        ran.append(task.name)
+        if ran == ["toy_a", "toy_b"]:
+            raise KeyboardInterrupt
+        return harness.run_task(lm, task, *rest)
+
+    monkeypatch.setattr(command, "run_task", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(toy)
+    assert list(json.loads((toy[0] / "evaluation/toy.json").read_text())["tasks"]) == ["toy_a"]
+    whole = run_toy(toy)
+    assert ran == ["toy_a", "toy_b", "toy_b", "toy_c"]
+    assert {name: task["value"] for name, task in whole["tasks"].items()} == {"toy_a": 0.6, "toy_b": 0.5, "toy_c": 0}
+    monkeypatch.setattr(command, "load_model", None)  # nothing to do: no model is loaded
+    assert run_toy(toy) == whole
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_results_are_not_mixed(toy: tuple[Path, Path]) -> None:
+    model, suite = toy
+    run_toy(toy, tasks="toy_c", limit=2)
+    with pytest.raises(InheritError, match="limit: 2 before, null now"):
+        run_toy(toy)
+    with pytest.raises(InheritError, match='settings.dtype: "auto" before, "float64" now'):
+        run_toy(toy, limit=2, dtype="float64")
+
+    content = yaml.safe_load(suite.read_text())
+    suite.write_text(yaml.dump({**content, "tasks": {"toy_c": content["tasks"]["toy_c"] | {"num_fewshot": 1}}}))
+    with pytest.raises(InheritError, match="toy_c num_fewshot: 0 before, 1 now"):
+        run_toy(toy, limit=2)
+    suite.write_text(yaml.dump(content))
+
+    settings = model / "tokenizer_config.json"
+    before = settings.read_text()
+    settings.write_text(before.replace("</s>", "<s>"))
+    with pytest.raises(InheritError, match="model.settings_sha256"):
+        run_toy(toy, limit=2)
+    settings.write_text(before)
+    save_model(model, 64, seed=1)
+    with pytest.raises(InheritError, match="model.fingerprint"):
+        run_toy(toy, limit=2)
+    assert set(run_toy(toy, overwrite=True)["tasks"]) == {"toy_a", "toy_b", "toy_c"}
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_a_missing_tensor_is_an_error(toy: tuple[Path, Path]) -> None:
+    """transformers would go on with a random block."""
+    config = toy[0] / "config.json"
+    config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    with pytest.raises(InheritError, match="missing keys: model.layers.2"):
+        run_toy(toy)
+    config.write_text(config.read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 1'))
+    with pytest.raises(InheritError, match="unexpected keys: model.layers.1"):
+        run_toy(toy)
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_a_missing_data_set_is_named(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "load_model", None)  # it is known before the model is loaded
+    (toy[1].parent / "data/toy_b").rename(toy[1].parent / "data/elsewhere")
+    with pytest.raises(InheritError, match=r"toy_b of task toy_b is not in .*/data:[^`]*`hf download .*data/toy_b"):
+        run_toy(toy)
+
+
+def test_no_network_and_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    (task,) = read_suite("low_data").only(["boolq"]).tasks
+    config = task_config(task, registry(), DataOptions())
+    with pytest.raises(InheritError, match=r"data set super_glue of task boolq(.|\n)*`hf download .*super_glue"):
+        check_data(task, config, registry())
+
+
+def test_a_data_sets_script_runs_only_if_trusted(tmp_path: Path) -> None:
+    """lm-eval's own definition of PIQA trusts whatever script lies in the data set's repository."""
+    (task,) = read_suite("low_data").only(["piqa"]).tasks
+    assert next(definitions("piqa", registry()))["dataset_kwargs"]["trust_remote_code"] is True
+    (tmp_path / "baber/piqa").mkdir(parents=True)
+    (tmp_path / "baber/piqa/piqa.py").write_text(
+        f"import datasets, pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Piqa(datasets.GeneratorBasedBuilder):\n    pass\n"
+    )
+    config = task_config(task, registry(), DataOptions(tmp_path))
+    with pytest.raises(InheritError, match="A script of its repository loads it, .* --trust_remote_code"):
+        check_data(task, config, registry())
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(InheritError):  # the script is not a whole one
+        check_data(task, task_config(task, registry(), DataOptions(tmp_path, trust_remote_code=True)), registry())
+    assert (tmp_path / "ran").exists()
+
+
+def test_errors_of_the_command(tmp_path: Path) -> None:
+    tmp_path.joinpath("empty").mkdir()
+    with pytest.raises(InheritError, match="holds no model: expected lit_model.pth"):
+        evaluate(str(tmp_path / "empty"))
+    with pytest.raises(InheritError, match="No suite mine: expected one of gpt2, low_data, smoke, or a YAML file"):
+        read_suite("mine")
+    with pytest.raises(InheritError, match="has no task arc. Its tasks: wsc, piqa"):
+        read_suite("low_data").only(["arc"])
+    (tmp_path / "bad.yaml").write_text("tasks: {piqa: {metric: acc, num_fewshot: -1, version: 1}}")
+    with pytest.raises(InheritError, match="piqa: num_fewshot is -1, expected 0 or more"):
+        read_suite(str(tmp_path / "bad.yaml"))
