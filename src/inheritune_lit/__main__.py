@@ -17,6 +17,11 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "grow": (
+        "inheritune_lit.growth:grow",
+        "Algorithm 2: add blocks until the shorter model is as good as its reference",
+    ),
+    "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 
