@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError, read_json
 
 if TYPE_CHECKING:
@@ -226,10 +227,9 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in gpt2.build(config).state_dict().items()}
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not in the model" for name in weights if name not in expected]
     problems += [

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, check_names_and_shapes, load_config, read_receipt
 from inheritune_lit.commit import InheritError, sha256_file
 
@@ -110,12 +111,11 @@ def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: in
 
 
 def load_model(folder: Path) -> "GPT":
-    """litGPT's GPT over the mapped weights of a checkpoint folder, in evaluation mode."""
+    """The model over the mapped weights of a checkpoint folder, in evaluation mode."""
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        model = GPT(load_config(folder))
+        model = gpt2.build(load_config(folder))
     model.load_state_dict(dict(Weights(folder / WEIGHTS)), assign=True)
     model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
     return model.eval()
