@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.recipes.listing import Row, rows, shipped
-from inheritune_lit.recipes.table import run_named
+from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
 
 
 def list_recipes() -> None:
     """Lists the shipped recipes: what each trains, for how long, and what of the paper it reproduces."""
-    table = [["name", "reference → n", "start", "parameters", "tokens", "tokens/step", "reproduces"]]
+    table = [["name", "model", "start", "parameters", "tokens", "tokens/step", "reproduces"]]
     table += [_cells(row) for row in rows(shipped())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
@@ -21,7 +20,7 @@ def list_recipes() -> None:
 
 def _cells(row: Row) -> list[str]:
     size, tokens = f"{row.parameters / 1e9:.3f}B", _short(row.tokens)
-    return [row.name, f"{row.reference} → {row.n_layer}", row.start, size, tokens, f"{row.batch:,}", row.reproduces]
+    return [row.name, row.model, row.start, size, tokens, f"{row.batch:,}", row.reproduces]
 
 
 def _short(tokens: int) -> str:
@@ -29,7 +28,7 @@ def _short(tokens: int) -> str:
 
 
 def copy(name: str, out_dir: Path) -> None:
-    """Copies a shipped recipe, and the surgery recipe of its target, into a folder of yours.
+    """Copies a shipped recipe, and the surgery recipe of its target, if it has one, into a folder of yours.
 
     Args:
         name: As `inheritune recipes list` shows it.
@@ -42,7 +41,7 @@ def copy(name: str, out_dir: Path) -> None:
         hint = f"Did you mean {' or '.join(near)}?" if near else "`inheritune recipes list` shows them."
         raise InheritError(f"No recipe is named {name!r}. {hint}")
     files = [source]
-    if run := run_named(name):
+    if (run := run_named(name)) and run.target:
         files.append(shipped() / "surgery" / f"{run.target}.yaml")
     targets = [out_dir / file.relative_to(shipped()) for file in files]
     if existing := [str(target) for target in targets if target.exists()]:

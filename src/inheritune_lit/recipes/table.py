@@ -79,7 +79,7 @@ class Run:
     reference_key: str
     n_layer: int
     subset_key: str
-    reproduces: str
+    shows: str
     """Which table, figure or sentence of the paper"""
     epochs: int
     micro_batch: int
@@ -94,6 +94,19 @@ class Run:
     @property
     def subset(self) -> Subset:
         return SUBSETS[self.subset_key]
+
+    @property
+    def model(self) -> str:
+        """As tables name it"""
+        return f"{self.reference.title} → {self.n_layer}"
+
+    @property
+    def start(self) -> str:
+        return "random" if self.random else "inherited"
+
+    @property
+    def reproduces(self) -> str:
+        return f"comparison for {self.name.removesuffix('_random')}" if self.random else self.shows
 
     @property
     def target(self) -> str:
@@ -147,5 +160,5 @@ def runs() -> Iterator[Run]:
 
 
 def run_named(name: str) -> Run | None:
-    """The run that a recipe of this name was rendered from; None if it was written by hand."""
+    """The low-data run that a recipe of this name was rendered from; None if there is none."""
     return next((run for run in runs() if run.name == name), None)

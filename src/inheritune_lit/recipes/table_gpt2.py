@@ -1,0 +1,170 @@
+"""The GPT-2 runs of arXiv 2404.08634 as a table: the one place where a number of recipes/gpt2/ stands.
+
+What of them is the same in the low-data runs stands in table.py. Imports neither torch nor litGPT.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Corpus:
+    title: str
+    name: str
+    """Of its recipe in recipes/data/, and of the folder that it is prepared into"""
+    tokens: int
+    """GPT-2 tokens that a preparation of it holds, about"""
+
+    @property
+    def folder(self) -> str:
+        return f"data/{self.name}"
+
+
+OPENWEBTEXT = Corpus("OpenWebText", "openwebtext", 9 * 10**9)
+FINEWEB_EDU = Corpus("FineWeb-Edu", "fineweb_edu", 5 * 10**9)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A GPT-2 of full depth, trained here: what blocks are taken from, and what a shorter one is measured by."""
+
+    title: str
+    called: str
+    """Parameters, as the paper says them"""
+    n_layer: int
+    n_head: int
+    n_embd: int
+    corpus: Corpus
+    batch: int
+    """Sequences an optimizer step"""
+    batch_source: str
+    learning_rate: float
+    min_learning_rate: float
+    rate_source: str
+    micro_batch: int
+    """Sequences that a GPU takes at a time (ours): by `inheritune plan` the most that fits 40 GiB, up to 8"""
+
+    @property
+    def model_name(self) -> str:
+        """model_config.name; litGPT has no GPT-2 and knows none of that name."""
+        return self.title.lower().replace("gpt-2 ", "gpt2-").removesuffix("*")
+
+
+_PAPERS, _SOPHIA, _THEIRS = "the paper's", "those of the code that the paper builds on", "those of the authors' code"
+_OURS = "ours, the large model's, as the paper does not say"
+_MEDIUM = Reference(
+    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA, micro_batch=8
+)  # fmt: skip
+_LARGE = Reference("GPT-2 large", "770M", 36, 20, 1280, OPENWEBTEXT, 16, _PAPERS, 2e-4, 1e-5, _THEIRS, micro_batch=4)
+_XLARGE = Reference("GPT-2 xlarge", "1.5B", 48, 25, 1600, OPENWEBTEXT, 16, _OURS, 2e-4, 1e-5, _OURS, micro_batch=1)
+REFERENCES = {
+    "medium": _MEDIUM,
+    "large": _LARGE,
+    "xlarge": _XLARGE,
+    "fineweb_medium": replace(_MEDIUM, corpus=FINEWEB_EDU),
+    "fineweb_large": replace(
+        _LARGE, title="GPT-2 large*", called="680M", n_layer=32, corpus=FINEWEB_EDU, batch_source=_OURS
+    ),
+}
+
+# Of every run, and the paper's.
+SEQUENCE = 1024  # tokens
+VOCABULARY, PADDED_VOCABULARY = 50257, 50304
+STEPS = 100_000
+WARMUP_STEPS = 2000
+# Ours.
+SAVE_INTERVAL = 5000  # steps
+TOKENIZER = "checkpoints/gpt2_tokenizer"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One rendered recipe."""
+
+    reference_key: str
+    n_layer: int
+    published: float | None
+    """Validation loss at its last step in the authors' logs, nats; None if they have no such run"""
+    random: bool = False
+    steps: int = STEPS
+    result: str = field(default="not run", compare=False)
+
+    @property
+    def reference(self) -> Reference:
+        return REFERENCES[self.reference_key]
+
+    @property
+    def is_reference(self) -> bool:
+        return self.n_layer == self.reference.n_layer
+
+    @property
+    def model(self) -> str:
+        """As tables name it"""
+        if self.is_reference:
+            return f"{self.reference.title}, {self.n_layer} blocks"
+        return f"{self.reference.title} → {self.n_layer}"
+
+    @property
+    def start(self) -> str:
+        return "random (reference)" if self.is_reference else "random" if self.random else "inherited"
+
+    @property
+    def inherited_name(self) -> str:
+        """The recipe of the same n blocks, inherited."""
+        return f"gpt2/{self.reference_key}_n{self.n_layer}"
+
+    @property
+    def reference_name(self) -> str:
+        return f"gpt2/{self.reference_key}_k{self.reference.n_layer}"
+
+    @property
+    def name(self) -> str:
+        """gpt2/large_n18: inherited, 100,000 steps; what differs from that is appended."""
+        if self.is_reference:
+            return self.reference_name
+        longer = "" if self.steps == STEPS else f"_{self.steps // 1000}k"
+        return f"{self.inherited_name}{'_random' if self.random else ''}{longer}"
+
+    @property
+    def target(self) -> str | None:
+        """What surgery writes for it; None if it starts from random weights."""
+        return None if self.random else f"gpt2_{self.reference_key}_n{self.n_layer}"
+
+    @property
+    def max_tokens(self) -> int:
+        return self.steps * self.reference.batch * SEQUENCE
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.max_tokens // self.reference.corpus.tokens)
+
+    @property
+    def reproduces(self) -> str:
+        if self.published is None:
+            return f"– (comparison for {self.inherited_name})"
+        return f"{self.published:.4f}"
+
+
+def _shorter(key: str, n: int, inherited: float, random: float | None, longer: float | None) -> Iterator[Run]:
+    """n blocks, inherited; from a random start; and, where the corpus lasts, that for twice the steps."""
+    run = Run(key, n, inherited)
+    yield run
+    yield replace(run, random=True, published=random)
+    if REFERENCES[key].corpus is OPENWEBTEXT:
+        yield replace(run, random=True, published=longer, steps=2 * STEPS)
+
+
+def runs() -> Iterator[Run]:
+    """Every reference, followed by its shorter models, each followed by its comparisons from a random start."""
+    yield Run("medium", 24, 2.8187, random=True)
+    yield from _shorter("medium", 12, 2.8704, random=2.9359, longer=None)
+    yield from _shorter("medium", 14, 2.8496, random=None, longer=None)
+    yield from _shorter("medium", 16, 2.8108, random=2.8693, longer=2.8310)
+    yield Run("large", 36, 2.8531, random=True)
+    yield from _shorter("large", 18, 2.8090, random=2.9737, longer=2.8470)
+    yield Run("xlarge", 48, 2.6566, random=True)
+    yield from _shorter("xlarge", 24, 2.6420, random=2.6977, longer=2.6295)
+    yield Run("fineweb_medium", 24, 3.1519, random=True)
+    yield from _shorter("fineweb_medium", 16, 3.1675, random=3.2271, longer=None)
+    yield Run("fineweb_large", 32, 3.0099, random=True)
+    yield from _shorter("fineweb_large", 16, 3.0248, random=3.1226, longer=None)
