@@ -16,19 +16,22 @@ from conftest import ROOT, SMALL, make_checkpoint, make_tokenizer, make_tokens
 from jsonargparse import ArgumentParser, Namespace
 from litgpt.args import TrainArgs
 from litgpt.config import Config
-from litgpt.model import GPT
 from litgpt.pretrain import setup as litgpt_pretrain
 
 from inheritune_lit.data.prepare import prepare
+from inheritune_lit.gpt2 import build
 from inheritune_lit.layers import parse_layers
-from inheritune_lit.recipes.listing import parameters, rows, shipped
+from inheritune_lit.recipes.listing import parameters, recipes, rows, run_named, shipped
 from inheritune_lit.recipes.render import render_all, render_readme
-from inheritune_lit.recipes.table import run_named, runs
+from inheritune_lit.recipes.table import runs
 from inheritune_lit.surgery import slice_config, surgery
 
-COMMANDS: dict[str, Callable[..., Any]] = {".": litgpt_pretrain, "surgery": surgery, "data": prepare}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    **{".": litgpt_pretrain, "gpt2": litgpt_pretrain, "surgery": surgery, "data": prepare}
+}
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-PRETRAIN = [path for path in RECIPES if path.parent.name == "recipes"]
+PRETRAIN = recipes(ROOT / "recipes")
+LOW_DATA = [path for path in PRETRAIN if path.parent.name == "recipes"]
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -51,9 +54,10 @@ def parse(path: Path) -> Namespace:
 def test_count() -> None:
     """A recipe that the glob no longer finds is a recipe that nothing checks."""
     counts = Counter(path.parent.name for path in RECIPES)
-    # the table's 19 runs, each from both starts, and the demo; one surgery for each of the 10 targets
-    assert counts == {"recipes": 2 * 19 + 1, "surgery": 10, "data": 5}
-    assert len(PRETRAIN) == 39
+    # low data: 19 runs, each from both starts, and the demo; one surgery for each of 10 targets
+    # GPT-2: 5 references and 7 targets, each of these with a random start, on OpenWebText with a longer one too
+    assert counts == {"recipes": 2 * 19 + 1, "gpt2": 5 + 2 * 7 + 5, "surgery": 10 + 7, "data": 5}
+    assert len(PRETRAIN) == 39 + 24
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
@@ -65,11 +69,10 @@ def test_parses_and_tells_how_to_run_it(path: Path) -> None:
     assert str(path.relative_to(ROOT)) in path.read_text(), "the header gives the command"
 
 
-@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
-def test_pretrain_recipe(path: Path) -> None:
+@pytest.mark.parametrize("path", LOW_DATA, ids=lambda path: path.name)
+def test_model_and_start(path: Path) -> None:
     recipe = parse(path)
-    config, train = recipe.model_config, recipe.train
-
+    config = recipe.model_config
     # model_config is what surgery writes: litGPT fills in Config's defaults, not the named model's
     run = run_named(path.stem)
     surgery_recipe = parse(ROOT / f"recipes/surgery/{run.target}.yaml") if run else None
@@ -83,6 +86,11 @@ def test_pretrain_recipe(path: Path) -> None:
     assert (recipe.initial_checkpoint_dir is None) == path.stem.endswith("_random")
     assert surgery_recipe is None or surgery_recipe.out_dir == recipe.tokenizer_dir
 
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
+def test_training(path: Path) -> None:
+    recipe = parse(path)
+    config, train = recipe.model_config, recipe.train
     # a partial train block would silently keep litGPT's defaults
     stated = yaml.safe_load(path.read_text())["train"].keys()
     unsupported = {"lr_warmup_fraction", "epochs", "max_steps", "max_time"}
@@ -133,10 +141,10 @@ def test_the_table_holds_the_papers_low_data_runs() -> None:
 def test_listed_parameters_are_the_models(path: Path) -> None:
     model = yaml.safe_load(path.read_text())["model_config"]
     with torch.device("meta"):
-        gpt = GPT(Config(**model))
-    total = sum(p.numel() for p in gpt.parameters())
-    outside = sum(p.numel() for p in (*gpt.lm_head.parameters(), *gpt.transformer.wte.parameters()))
-    assert parameters(model) == (total, total - outside)
+        gpt = build(Config(**model))
+    sizes = {name: parameter.numel() for name, parameter in gpt.named_parameters()}
+    inside = sum(size for name, size in sizes.items() if name.startswith(("transformer.h.", "transformer.ln_f.")))
+    assert parameters(model) == (sum(sizes.values()), inside)
 
 
 def test_papers_sizes() -> None:

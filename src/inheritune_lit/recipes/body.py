@@ -46,6 +46,8 @@ class Settings:
     min_learning_rate: float
     save_interval: int
     """Optimizer steps"""
+    eval_iters: int
+    """Micro-batches of an evaluation"""
 
 
 def render_body(model: Mapping[str, Any], settings: Settings) -> str:
@@ -99,7 +101,7 @@ def _training(settings: Settings) -> str:
 
         eval:
           interval: {table.EVAL_INTERVAL}
-          max_iters: {table.EVAL_ITERS}
+          max_iters: {settings.eval_iters}
           initial_validation: true
           final_validation: true
 

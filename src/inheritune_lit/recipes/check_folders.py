@@ -6,6 +6,7 @@ from typing import Any
 
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, load_config, read_receipt
 from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.recipes.check_gpt2 import states_gpt2
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.reading import Document
 
@@ -71,14 +72,18 @@ def _model_differs(stated: dict[str, Any], there: Any, folder: Path) -> list[Fin
     """The recipe's model beside the one that the checkpoint is of."""
     from litgpt.config import Config
 
+    from inheritune_lit.gpt2.options import is_gpt2
+
     try:
         known = {f.name for f in dataclasses.fields(Config)}
         own = Config(**{key: value for key, value in stated.items() if key in known})
     except Exception:  # said already, of the block itself
         return []
     findings = []
+    # a GPT-2's hf_config says how it computes, and its block_size how many positions it has learned
+    aside = ("name",) if is_gpt2(there) else ("name", "hf_config", "block_size")
     for key, value in dataclasses.asdict(there).items():
-        if key not in ("hf_config", "name", "block_size") and (mine := getattr(own, key)) != value:
+        if key not in aside and (mine := getattr(own, key)) != value:
             text = f"It makes {mine!r}, the checkpoint in {folder} ({MODEL_CONFIG}) has {value!r}."
             findings.append(Finding("error", f"model_config.{key}", text, f"Write {key}: {value}, or name its folder."))
     return findings
@@ -100,7 +105,8 @@ def _tokenizer(document: Document) -> list[Finding]:
     if not (folder / HF_CONFIG).is_file() or blocks is None:
         return []
     stated = read_json(folder / HF_CONFIG, HF_CONFIG)
-    return _depth(folder, stated, blocks) + _tied(folder, stated, bool(document.get("train.tie_embeddings")))
+    tied = [] if states_gpt2(document) else _tied(folder, stated, bool(document.get("train.tie_embeddings")))
+    return _depth(folder, stated, blocks) + tied
 
 
 def _tied(folder: Path, stated: dict[str, Any], wanted: bool) -> list[Finding]:
@@ -113,7 +119,8 @@ def _tied(folder: Path, stated: dict[str, Any], wanted: bool) -> list[Finding]:
 
 
 def _depth(folder: Path, stated: dict[str, Any], blocks: int) -> list[Finding]:
-    depth = (stated.get("text_config") or stated).get("num_hidden_layers")
+    language = stated.get("text_config") or stated
+    depth = language.get("num_hidden_layers", language.get("n_layer"))  # the latter is GPT-2's
     if depth is not None and depth != blocks:
         text = (
             f"{folder / HF_CONFIG} states {depth} blocks, the recipe {blocks}. litGPT copies it into every checkpoint, "

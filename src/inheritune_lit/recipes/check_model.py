@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from inheritune_lit.recipes.check_gpt2 import check_gpt2, states_gpt2
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.reading import Document
 
@@ -22,6 +23,8 @@ def check_model(document: Document) -> list[Finding]:
     elif stated != name:
         text = f"It is {name!r}, model_config.name is {stated!r}: litGPT goes by the latter and ignores the former."
         findings.append(Finding("warning", "model_name", text, f"Write {stated} in both."))
+    if states_gpt2(document):
+        return findings + check_gpt2(document)
     return findings + _against_reference(model, str(stated or name), document)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from inheritune_lit.recipes.check_gpt2 import states_gpt2
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.reading import Document
 
@@ -194,7 +195,7 @@ def _resume(document: Document) -> list[Finding]:
 
 
 def _tied(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
-    if not document.get("train.tie_embeddings"):
+    if not document.get("train.tie_embeddings") or states_gpt2(document):
         return []
     known = devices or document.get("devices")
     if known == 1 and (nodes or document.get("num_nodes") or 1) == 1:

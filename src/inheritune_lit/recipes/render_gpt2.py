@@ -61,6 +61,7 @@ def _recipe(run: Run) -> str:
         learning_rate=reference.learning_rate,
         min_learning_rate=reference.min_learning_rate,
         save_interval=table.SAVE_INTERVAL,
+        eval_iters=table.EVAL_WINDOWS // reference.micro_batch,
     )
     return f"{_header(run, model)}\n\n{render_body(model, settings)}"
 
@@ -102,7 +103,9 @@ def _title(run: Run) -> str:
 def _published(run: Run) -> str:
     if run.published is None:
         return "The authors have published no such run."
-    return f"Reproduces: validation loss {run.published:.4f} after the last step, in the authors' logs."
+    return (
+        f"Reproduces: validation loss {run.published.loss:.4f} after the last step (the authors' {run.published.log})."
+    )
 
 
 def _tokens(run: Run) -> str:

@@ -43,6 +43,7 @@ def _recipe(run: Run) -> str:
         learning_rate=table.LEARNING_RATE,
         min_learning_rate=table.MIN_LEARNING_RATE,
         save_interval=run.subset.save_interval,
+        eval_iters=table.EVAL_ITERS,
     )
     return f"{_header(run, model)}\n\n{render_body(model, settings)}"
 

@@ -1,10 +1,13 @@
 """The GPT-2 runs of arXiv 2404.08634 as a table: the one place where a number of recipes/gpt2/ stands.
 
-What of them is the same in the low-data runs stands in table.py. Imports neither torch nor litGPT.
+What of them is the same in the low-data runs stands in table.py; what the authors measured, in published/. Imports
+neither torch nor litGPT.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+
+from inheritune_lit.published import LossRun, losses
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Reference:
     min_learning_rate: float
     rate_source: str
     micro_batch: int
-    """Sequences that a GPU takes at a time (ours): by `inheritune plan` the most that fits 40 GiB, up to 8"""
+    """Sequences that a GPU takes at a time (ours), for its shorter models too: by `inheritune plan` the most that fits
+    40 GiB, up to 4, with which both batches divide by four GPUs"""
 
     @property
     def model_name(self) -> str:
@@ -53,7 +57,7 @@ class Reference:
 _PAPERS, _SOPHIA, _THEIRS = "the paper's", "those of the code that the paper builds on", "those of the authors' code"
 _OURS = "ours, the large model's, as the paper does not say"
 _MEDIUM = Reference(
-    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA, micro_batch=8
+    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA, micro_batch=4
 )  # fmt: skip
 _LARGE = Reference("GPT-2 large", "770M", 36, 20, 1280, OPENWEBTEXT, 16, _PAPERS, 2e-4, 1e-5, _THEIRS, micro_batch=4)
 _XLARGE = Reference("GPT-2 xlarge", "1.5B", 48, 25, 1600, OPENWEBTEXT, 16, _OURS, 2e-4, 1e-5, _OURS, micro_batch=1)
@@ -66,6 +70,7 @@ REFERENCES = {
         _LARGE, title="GPT-2 large*", called="680M", n_layer=32, corpus=FINEWEB_EDU, batch_source=_OURS
     ),
 }
+SHORTER = {"medium": (12, 14, 16), "large": (18,), "xlarge": (24,), "fineweb_medium": (16,), "fineweb_large": (16,)}
 
 # Of every run, and the paper's.
 SEQUENCE = 1024  # tokens
@@ -74,6 +79,7 @@ STEPS = 100_000
 WARMUP_STEPS = 2000
 # Ours.
 SAVE_INTERVAL = 5000  # steps
+EVAL_WINDOWS = 800  # of 1,024 tokens: the same ones for every model of a corpus
 TOKENIZER = "checkpoints/gpt2_tokenizer"
 
 
@@ -83,8 +89,6 @@ class Run:
 
     reference_key: str
     n_layer: int
-    published: float | None
-    """Validation loss at its last step in the authors' logs, nats; None if they have no such run"""
     random: bool = False
     steps: int = STEPS
     result: str = field(default="not run", compare=False)
@@ -139,32 +143,30 @@ class Run:
         return -(-self.max_tokens // self.reference.corpus.tokens)
 
     @property
+    def published(self) -> LossRun | None:
+        """The authors' run, if they have such a one."""
+        size, start = self.reference.title.removeprefix("GPT-2 "), "random" if self.random else "inherited"
+        wanted = (self.reference.corpus.title, size, self.n_layer, start, self.steps)
+        listed = {(run.data, run.size, run.blocks, run.start, run.steps): run for run in losses("gpt2_losses").runs}
+        return listed.get(wanted)
+
+    @property
     def reproduces(self) -> str:
-        if self.published is None:
-            return f"– (comparison for {self.inherited_name})"
-        return f"{self.published:.4f}"
+        return f"{self.published.loss:.4f}" if self.published else f"– (comparison for {self.inherited_name})"
 
 
-def _shorter(key: str, n: int, inherited: float, random: float | None, longer: float | None) -> Iterator[Run]:
+def _shorter(key: str, n: int) -> Iterator[Run]:
     """n blocks, inherited; from a random start; and, where the corpus lasts, that for twice the steps."""
-    run = Run(key, n, inherited)
+    run = Run(key, n)
     yield run
-    yield replace(run, random=True, published=random)
+    yield replace(run, random=True)
     if REFERENCES[key].corpus is OPENWEBTEXT:
-        yield replace(run, random=True, published=longer, steps=2 * STEPS)
+        yield replace(run, random=True, steps=2 * STEPS)
 
 
 def runs() -> Iterator[Run]:
     """Every reference, followed by its shorter models, each followed by its comparisons from a random start."""
-    yield Run("medium", 24, 2.8187, random=True)
-    yield from _shorter("medium", 12, 2.8704, random=2.9359, longer=None)
-    yield from _shorter("medium", 14, 2.8496, random=None, longer=None)
-    yield from _shorter("medium", 16, 2.8108, random=2.8693, longer=2.8310)
-    yield Run("large", 36, 2.8531, random=True)
-    yield from _shorter("large", 18, 2.8090, random=2.9737, longer=2.8470)
-    yield Run("xlarge", 48, 2.6566, random=True)
-    yield from _shorter("xlarge", 24, 2.6420, random=2.6977, longer=2.6295)
-    yield Run("fineweb_medium", 24, 3.1519, random=True)
-    yield from _shorter("fineweb_medium", 16, 3.1675, random=3.2271, longer=None)
-    yield Run("fineweb_large", 32, 3.0099, random=True)
-    yield from _shorter("fineweb_large", 16, 3.0248, random=3.1226, longer=None)
+    for key, shorter in SHORTER.items():
+        yield Run(key, REFERENCES[key].n_layer, random=True)
+        for n in shorter:
+            yield from _shorter(key, n)
