@@ -10,7 +10,7 @@ from inheritune_lit.growth.stages import Settings, Stage, folder, start_folder
 def optimizer_states(settings: Settings, stage: Stage) -> list[Path]:
     """litGPT's checkpoints, two thirds of them optimizer states: needless once the run's `model` is measured."""
     run = folder(settings, stage)
-    return sorted([*run.glob("step-*"), *run.glob("final")])
+    return sorted(path for pattern in ("step-*", "final", ".torn-*") for path in run.glob(pattern))
 
 
 def superseded(settings: Settings, stage: Stage) -> list[Path]:

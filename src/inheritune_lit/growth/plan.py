@@ -1,6 +1,6 @@
 """`inheritune grow --dry_run`: the stages there may be, their sizes, and the disk they take."""
 
-from inheritune_lit.growth.stages import Settings, count_parameters, possible, recipe_of, steps
+from inheritune_lit.growth.stages import Settings, parameters, possible, recipe_of, steps
 from inheritune_lit.growth.view import columns
 
 MODEL, CHECKPOINT = 4, 12
@@ -12,16 +12,16 @@ def plan(settings: Settings, keep: str) -> str:
     rows, sizes = [], []
     for stage in possible(settings):
         recipe = recipe_of(settings, stage)
-        parameters = count_parameters(recipe["model_config"])
+        count = parameters(recipe)
         saved = 1 + steps(recipe) // interval if (interval := recipe["train"].get("save_interval")) else 1
-        start = MODEL * parameters * (stage.start != "random")
-        sizes.append((MODEL * parameters, CHECKPOINT * parameters * saved, start))
+        start = MODEL * count * (stage.start != "random")
+        sizes.append((MODEL * count, CHECKPOINT * count * saved, start))
         rows.append(
             (
                 stage.name,
                 stage.title,
                 str(stage.blocks),
-                f"{parameters:,}",
+                f"{count:,}",
                 f"{steps(recipe):,}",
                 f"{recipe['train']['max_tokens']:,}",
                 gib(sum(sizes[-1])),

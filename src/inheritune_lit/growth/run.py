@@ -82,7 +82,7 @@ class Growth:
 
     def _stage(self, stage: Stage) -> None:
         recipe = recipe_of(self.settings, stage)
-        steps, parameters = stages.steps(recipe), stages.count_parameters(recipe["model_config"])
+        steps, parameters = stages.steps(recipe), stages.parameters(recipe)
         what = {"start": stage.start, "blocks": stage.blocks, "parameters": parameters, "steps": steps}
         state = self.ledger.begin(stage.name, what, recipe, self._parents(stage))
         self.view.begin(stage, parameters, steps)
@@ -123,7 +123,10 @@ class Growth:
         # one that is there and not new was written for this stage, whose parents the ledger has just compared
         if stage.name == REFERENCE or (out_dir.exists() and (state != "new" or stage.start == "random")):
             return
-        surgery(self.model(REFERENCE), layers=str(stage.blocks), out_dir=out_dir, overwrite=out_dir.exists())
+        options: dict[str, Any] = {"layers": str(stage.blocks), "out_dir": out_dir, "overwrite": out_dir.exists()}
+        if stage.grown_from is not None:
+            options |= {"start": "grow", "target_dir": self.model(stage.grown_from)}
+        surgery(self.model(REFERENCE), **options)
 
     def _measure(self, name: str, state: State, results: Mapping[str, Any]) -> None:
         """The stage's loss, for decisions; `results` go into the ledger with it."""

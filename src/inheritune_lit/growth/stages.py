@@ -76,7 +76,7 @@ class Stage:
     @property
     def title(self) -> str:
         if self.name == REFERENCE:
-            return "reference"
+            return "from scratch"
         starts = {"random": "random start", "inherit": "inherited", "grow": "grown"}
         return starts[self.start] + (f", {self.times}T" if self.times > 1 else "")
 
@@ -228,12 +228,10 @@ def with_changes(
     return recipe
 
 
-def count_parameters(model_config: Mapping[str, Any]) -> int:
-    """Of the model of this model_config, tied weights once; it is built without data."""
-    import torch
+def parameters(recipe: Mapping[str, Any]) -> int:
+    """Of the recipe's model, tied weights once; it is built without data."""
     from litgpt.config import Config
 
-    from inheritune_lit.gpt2 import build
+    from inheritune_lit.plan.model import count_parameters
 
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(Config(**model_config)).parameters())
+    return count_parameters(Config(**recipe["model_config"]), tied=bool(recipe["train"].get("tie_embeddings"))).total
