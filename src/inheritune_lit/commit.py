@@ -61,8 +61,11 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies."""
+def _locked(folder: Path) -> Iterator[int]:
+    """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies.
+
+    Yields the lock's descriptor: a child process that inherits it holds the lock too, for as long as it lives.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -73,7 +76,7 @@ def _locked(folder: Path) -> Iterator[None]:
         # whoever held it may have renamed or removed it between our two calls
         if not folder.exists() or os.fstat(descriptor).st_ino != folder.stat().st_ino:
             raise BlockingIOError
-        yield
+        yield descriptor
     except BlockingIOError:
         raise InheritError(f"Another process is writing {folder} now. Wait for it, or stop it.") from None
     finally:

@@ -1,5 +1,6 @@
 """What a GPU can do at best, and what share of it training has been seen to use. Imports neither torch nor litGPT."""
 
+import re
 from dataclasses import dataclass
 
 from inheritune_lit.commit import InheritError
@@ -48,3 +49,16 @@ def gpu_named(name: str) -> Gpu:
     if (key := name.lower()) not in GPUS:
         raise InheritError(f"--gpu {name}: not known here. Choose one of {', '.join(GPUS)}.")
     return GPUS[key]
+
+
+def peak_flops(device: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU by the name that its driver gives; None for one that is not known here."""
+    name = device.lower().replace(" ", "-")
+    variants = (
+        *(("h100-pcie", "h100-pcie"), ("h100-nvl", None), ("h100", "h100"), ("h200-nvl", None), ("h200", "h200")),
+        *(("a100", "a100-80"), ("rtx-a6000", "a6000"), ("a40", "a40"), ("l40s", "l40s"), ("rtx-3090", "rtx3090")),
+    )
+    for part, key in variants:
+        if re.search(rf"(?<![a-z0-9]){part}(?![0-9a-z])", name):
+            return GPUS[key].peak_tflops * 1e12 if key else None
+    return None

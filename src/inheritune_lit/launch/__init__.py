@@ -1,0 +1,6 @@
+"""`inheritune pretrain`: one recipe, checked, run as `litgpt pretrain`, resumed and watched to its end."""
+
+from inheritune_lit.launch.training import Options, train
+from inheritune_lit.launch.watch import Progress
+
+__all__ = ["Options", "Progress", "train"]

@@ -1,0 +1,80 @@
+"""The end of a run: its model as a bare checkpoint folder, its speed, its receipt."""
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, Weights, versions
+from inheritune_lit.commit import sha256_file, staging, write_json
+from inheritune_lit.launch.settings import Settings
+from inheritune_lit.plan.machines import peak_flops
+from inheritune_lit.stream import copy_tensors, distinct
+
+
+def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:
+    """Writes a bare litGPT checkpoint folder out of one that `litgpt pretrain` saved, or replaces it.
+
+    The optimizer's bytes are not touched, so that it takes a third of reading the file.
+
+    Args:
+        saved: A folder with lit_model.pth, model_config.yaml and the tokenizer files that litGPT copies.
+        out_dir: The folder to write.
+        tokenizer_dir: Where the other tokenizer files are.
+        receipt: What the new receipt says beside the files.
+
+    Returns:
+        The number of parameters; tied ones count once.
+
+    Raises:
+        InheritError: a tensor is corrupt or not finite, or there is no room.
+    """
+    weights = Weights(saved / WEIGHTS)
+    names = {name: name for name in weights}
+    with staging(out_dir, overwrite=True) as folder:
+        for name in (MODEL_CONFIG, HF_CONFIG, *TOKENIZER_FILES):
+            source = next((f / name for f in (saved, tokenizer_dir) if f and (f / name).is_file()), None)
+            if source:
+                shutil.copyfile(source, folder / name)
+        dtypes = {name: weights.dtype(name) for name in weights}
+        digest = copy_tensors(weights, names, dtypes, folder / WEIGHTS, check_finite=True)
+        parameters = sum(weights.numel(name) for name in distinct(weights, names))
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": digest if path.name == WEIGHTS else sha256_file(path)}
+            for path in sorted(folder.iterdir())
+        }
+        content = {"format": 1, "kind": "run", **receipt, "parameters": parameters, "versions": versions()}
+        write_json(folder / RECEIPT, content | {"files": files})
+    return parameters
+
+
+def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> dict[str, float | None]:
+    """Tokens per second of all devices together, and the share of their peak FLOP/s that the model's took.
+
+    Args:
+        settings: The run's arithmetic.
+        steps: Optimizer steps done in `seconds`.
+        seconds: From the end of a launch's first step to that of its last; validation and saving are in it.
+        gpus: Their names; none on a machine without.
+
+    Returns:
+        tokens_per_second and mfu, each None where it can't be known: too few steps, or a device with no known peak.
+    """
+    from inheritune_lit.plan.model import measured_flops
+
+    if seconds <= 0 or steps <= 0:
+        return {"tokens_per_second": None, "mfu": None}
+    windows = steps * settings.global_batch / seconds
+    peak = peak_flops(gpus[0]) if gpus else None
+    flops = windows * measured_flops(settings.config, settings.sequence)
+    return {
+        "tokens_per_second": round(windows * settings.sequence, 1),
+        "mfu": round(flops / (peak * settings.world_size), 4) if peak else None,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The computer, but for its GPUs and its name."""
+    return {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}

@@ -1,0 +1,160 @@
+"""`litgpt pretrain` as a process of its own: started, listened to, and never left behind."""
+
+import ctypes
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO, TypeAlias
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.launch.watch import Progress, Watch
+
+GRACE = 30  # seconds from SIGTERM to SIGKILL
+Lines: TypeAlias = "queue.Queue[tuple[float, str] | None]"
+"""(seconds of a monotonic clock, what was printed then); None at the end"""
+TICK = 1.0  # seconds between two looks at whether the run stands still
+
+
+class Terminated(InheritError):
+    """A signal asked this process to stop."""
+
+
+def listen(
+    command: Sequence[str],
+    log: Path,
+    watch: Watch,
+    *,
+    environment: Mapping[str, str],
+    lock: int,
+    on_progress: Callable[[Progress], None],
+    on_line: Callable[[str], None],
+    on_quiet: Callable[[str], None],
+    grace: float = GRACE,
+) -> int:
+    """Runs a training to its end, all that it prints going to `log`.
+
+    Args:
+        command: What to run.
+        log: The file to append to.
+        watch: Understands the lines; its errors stop the run.
+        environment: Added to this process' own.
+        lock: Descriptor of the run folder's lock, which the training holds as well.
+        on_progress: Called for each step that is logged.
+        on_line: Called for each line.
+        on_quiet: Called when the run stands still, with what to say.
+        grace: Seconds that the training has to end by itself when it is asked to.
+
+    Returns:
+        The exit code; negative for a signal.
+
+    Raises:
+        Diverged: the loss went wrong; the training was stopped.
+        Terminated: this process was asked to stop, by SIGTERM or SIGINT; so was the training.
+    """
+    lines: Lines = queue.Queue()
+    with log.open("a", encoding="utf-8") as file, _terminable(), _started(command, environment, lock) as process:
+        assert process.stdout is not None
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        try:
+            while entry := _next(lines, watch, on_quiet):
+                printed, line = entry
+                file.write(line)
+                file.flush()
+                if progress := watch.line(line, printed):
+                    on_progress(progress)
+                on_line(line)
+            return process.wait()
+        except BaseException:
+            _stop(process, grace)
+            while entry := lines.get():
+                file.write(entry[1])
+            raise
+
+
+def _next(lines: Lines, watch: Watch, on_quiet: Callable[[str], None]) -> tuple[float, str] | None:
+    while True:
+        try:
+            return lines.get(timeout=TICK)
+        except queue.Empty:
+            if message := watch.stalled(time.monotonic()):
+                on_quiet(message)
+
+
+def _read(stream: TextIO, lines: Lines) -> None:
+    for line in stream:
+        lines.put((time.monotonic(), line))
+    lines.put(None)
+
+
+@contextmanager
+def _started(command: Sequence[str], environment: Mapping[str, str], lock: int) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=[lock],
+        start_new_session=True,  # a group of its own, so that its ranks and workers can be stopped with it
+        preexec_fn=_die_with_parent,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            _signal(process, signal.SIGKILL)  # whoever is left of its group
+
+
+def _die_with_parent() -> None:
+    """In the child: the kernel kills it when we die, even by kill -9; else it would train on without anyone looking."""
+    if _PRCTL is not None:
+        _PRCTL(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # looked up here, not between fork and exec
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, where signals can be caught: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated("Stopped by SIGTERM.")
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: "subprocess.Popen[str]", grace: float) -> None:
+    _signal(process, signal.SIGTERM)
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: "subprocess.Popen[str]", number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as one would type it."""
+    return shlex.join(["python" if part == sys.executable else str(part) for part in command])

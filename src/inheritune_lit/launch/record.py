@@ -1,0 +1,174 @@
+"""What a run folder says about itself: the frozen recipe, what the run started from, and where it was launched."""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
+from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
+from inheritune_lit.data.manifest import MANIFEST, differences
+from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
+
+# What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
+# hold is compared, not where they lie.
+FREE = (
+    *("out_dir", "devices", "num_nodes", "resume", "logger_name", "log", "tokenizer_dir", "initial_checkpoint_dir"),
+    *("train.micro_batch_size", "train.save_interval", "train.log_interval"),
+    *("data.init_args.data_path", "data.init_args.num_workers"),
+)
+
+
+def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without what may change from launch to launch."""
+
+    def without(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            key: without(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            for key, value in mapping.items()
+            if f"{prefix}{key}" not in FREE
+        }
+
+    return without(recipe, "")
+
+
+def parents(recipe: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a run comes from: `start` and `data`, by what they hold.
+
+    Args:
+        recipe: litGPT's settings.
+        known: What an earlier launch recorded; it counts for folders that are not there any more.
+
+    Raises:
+        InheritError: the initial checkpoint can't be read, or there are no data.
+    """
+    known = known or {}
+    start: dict[str, Any] = {"fingerprint": "random", "inheritance": None}
+    if initial := recipe.get("initial_checkpoint_dir"):
+        folder = _folder(initial)
+        if known and not folder.is_dir():
+            start = known["start"]
+        else:
+            receipt = folder / RECEIPT
+            start = {
+                "fingerprint": Weights(folder / WEIGHTS).fingerprint(),
+                "inheritance": read_json(receipt, "receipt") if receipt.is_file() else None,
+            }
+    path = ((recipe.get("data") or {}).get("init_args") or {}).get("data_path")
+    manifest = Path(str(path)) / MANIFEST if path else None
+    digest = sha256_file(manifest) if manifest and manifest.is_file() else None
+    return {"start": start, "data": {"path": str(path) if path else None, "manifest_sha256": digest}}
+
+
+def _folder(value: Any) -> Path:
+    from litgpt.utils import extend_checkpoint_dir
+
+    return extend_checkpoint_dir(Path(str(value)))
+
+
+def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether a run folder's recipe and parents are those that are asked for now.
+
+    Raises:
+        InheritError: naming each difference.
+    """
+    lines = differences(fixed(before["recipe"]), fixed(recipe))
+    for name, old, new in (
+        ("start", before["start"]["fingerprint"], now["start"]["fingerprint"]),
+        ("data", before["data"]["manifest_sha256"], now["data"]["manifest_sha256"]),
+    ):
+        if old != new:
+            lines.append(f"{name}: {_short(old)} before, {_short(new)} now")
+    if lines:
+        raise InheritError(
+            "\n  ".join([f"{run} is the run of another recipe, start or data:", *lines])
+            + "\nChoose another out_dir for this one, or pass --restart to begin the run anew."
+        )
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:16]}…" if digest and len(digest) > 16 else str(digest)
+
+
+def environment(recipe_file: Path | None) -> dict[str, Any]:
+    """Package versions, the commit of the recipe's repository, and the GPUs."""
+    return {
+        "versions": versions() | {"python": platform.python_version()} | _version_of("lightning"),
+        "git": _commit(recipe_file.resolve().parent) if recipe_file else None,
+        "gpus": gpu_names(),
+    }
+
+
+def _version_of(package: str) -> dict[str, str]:
+    import importlib.metadata
+
+    return {package: importlib.metadata.version(package)}
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit that is checked out there, with + if tracked files were changed since."""
+    try:
+        git = ["git", "-C", str(folder)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            *(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if status.stdout.strip() else "")
+
+
+def gpu_names() -> list[str]:
+    """As the driver names them; asking torch would take up memory on one of them for as long as we live."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip().splitlines() if done.returncode == 0 else []
+
+
+def read_launch(run: Path) -> dict[str, Any] | None:
+    """What earlier launches of this run recorded; None if there was none.
+
+    Raises:
+        InheritError: the folder holds something else.
+    """
+    if (run / LAUNCH).is_file():
+        return read_json(run / LAUNCH, "launch's record")
+    if any(entry for entry in run.iterdir()):
+        raise InheritError(
+            f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
+            "out_dir, or move it away."
+        )
+    return None
+
+
+def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
+    """Writes the recipe that the training runs from, and the record of the launch; the recipe's path."""
+    import yaml
+
+    part = run / f".{RUN_RECIPE}"
+    header = "# Frozen by `inheritune pretrain`: what this run is trained from. launch.json says from where.\n"
+    part.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    part.rename(run / RUN_RECIPE)
+    write_json_whole(run / LAUNCH, {"format": FORMAT, "kind": "launch", **record})
+    return run / RUN_RECIPE
+
+
+def set_aside(run: Path) -> None:
+    """Moves all that an earlier run left into a folder beside it, for --restart: nothing is deleted."""
+    number = 1 + sum(1 for _ in run.glob(".before-*"))
+    aside = run / f".before-{number}"
+    entries = [entry for entry in run.iterdir() if not entry.name.startswith(".before-")]
+    if entries:
+        aside.mkdir()
+        for entry in entries:
+            entry.rename(aside / entry.name)
+        print(f"The run that was there is in {aside} now: delete it when you do not want it any more.")

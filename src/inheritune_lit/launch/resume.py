@@ -1,0 +1,148 @@
+"""Which checkpoint of a run to go on from: the newest that is whole, with its counters converted where they must be."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes
+from inheritune_lit.commit import InheritError
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.config import Config
+
+FINAL = "final"
+CONVERTED = ".converted"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of `litgpt pretrain` that was read to its end."""
+
+    path: Path
+    iteration: int
+    step: int
+    accumulation: int | None
+    """Micro-iterations a step; None at the end of a run, which may have some that made no step"""
+
+
+def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) -> Checkpoint | None:
+    """The newest checkpoint of a run that verifies, the final one first. Torn ones are renamed, never deleted.
+
+    Raises:
+        InheritError: none is whole, though there were some.
+    """
+    torn = []
+    for folder in sorted(run.glob("step-*"), key=_step, reverse=True):
+        torn.append(folder)
+    final = [run / FINAL] if (run / FINAL).is_dir() else []
+    aside: list[str] = []
+    for folder in [*final, *torn]:
+        try:
+            return check(folder / WEIGHTS, config, train, final_step=steps if folder in final else None)
+        except InheritError as error:
+            aside.append(str(_set_aside(folder)))
+            print(f"{folder} is not usable, and is {aside[-1]} now: {error}")
+    if any(Path(name).name.startswith(".torn-step-") for name in aside):
+        print("No checkpoint is left to go on from: the run begins anew.")
+    return None
+
+
+def _step(folder: Path) -> int:
+    digits = folder.name.removeprefix("step-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def _set_aside(folder: Path) -> Path:
+    """Under a name that litGPT's `resume: auto` does not take for a checkpoint."""
+    name, number = f".torn-{folder.name}", 1
+    while (target := folder.with_name(name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    folder.rename(target)
+    return target
+
+
+def check(path: Path, config: "Config", train: Mapping[str, Any], *, final_step: int | None = None) -> Checkpoint:
+    """Reads all of a checkpoint: CRC-32 of every record, names and shapes, finite values, counters that agree.
+
+    Args:
+        path: lit_model.pth of `litgpt pretrain`, with optimizer.
+        config: The run's model.
+        train: The run's train block.
+        final_step: The step it must have, for the last one of a run.
+
+    Raises:
+        InheritError: it is not whole, or not a checkpoint of this run.
+    """
+    import torch
+
+    weights = Weights(path)
+    _check_bytes(path)
+    check_names_and_shapes(weights, config, path.parent)
+    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    if not isinstance(content, dict) or not {"model", "optimizer", "iter_num", "step_count"} <= content.keys():
+        raise InheritError(f"{path} holds no training state, expected model, optimizer, iter_num and step_count.")
+    for name, tensor in _tensors(content):
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = (extreme.float() for extreme in torch.aminmax(tensor))
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise InheritError(f"{path}: {name} holds NaN or infinite values.")
+    return _counters(path, content, train["global_batch_size"], final_step)
+
+
+def _check_bytes(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InheritError(f"{path} is not whole: {error}.") from error
+    if damaged:
+        raise InheritError(f"{path} is corrupt: the CRC-32 of {damaged} is not what was recorded when it was saved.")
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, "torch.Tensor"]]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _tensors(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _tensors(part, f"{name}[{i}]")
+
+
+def _counters(path: Path, content: Mapping[str, Any], batch: int, final_step: int | None) -> Checkpoint:
+    """The loader counts samples of all ranks, litGPT steps and micro-iterations: they must tell the same story."""
+    iteration, step = content["iter_num"], content["step_count"]
+    consumed = (content.get("train_dataloader") or {}).get("consumed")
+    problems = []
+    if final_step is None and (step < 1 or iteration % step):
+        problems.append(f"{iteration} micro-iterations do not make {step} whole steps")
+    if consumed is not None and (consumed // batch != step or (final_step is None and consumed % batch)):
+        problems.append(f"its loader is at sample {consumed:,}, its step {step} of {batch} ends at {step * batch:,}")
+    if final_step is not None and step != final_step:
+        problems.append(f"it is of step {step}, and the run has {final_step}")
+    if final_step is None and path.parent.name != f"step-{step:08d}":
+        problems.append(f"it is of step {step}, and its folder is named {path.parent.name}")
+    if problems:
+        raise InheritError(f"{path} contradicts itself: {'; '.join(problems)}.")
+    return Checkpoint(path, iteration, step, None if final_step is not None else iteration // step)
+
+
+def convert(checkpoint: Checkpoint, accumulation: int, run: Path) -> Path:
+    """A copy of a checkpoint whose micro-iterations are counted with `accumulation` a step; all else is the same bytes.
+
+    The loader's counter needs no converting: it counts the samples of all ranks.
+    """
+    import torch
+
+    content = torch.load(checkpoint.path, map_location="cpu", mmap=True, weights_only=True)
+    content["iter_num"] = checkpoint.step * accumulation
+    target = run / CONVERTED / WEIGHTS
+    target.parent.mkdir(exist_ok=True)
+    torch.save(content, target)
+    return target

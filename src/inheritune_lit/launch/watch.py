@@ -1,0 +1,119 @@
+"""What litGPT prints while it trains, understood: progress, a loss that has gone wrong, a run that stands still."""
+
+import math
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+
+from inheritune_lit.commit import InheritError
+
+STEP = re.compile(r"iter (\d+) step (\d+) \| loss train: (\S+), val: (\S+) \|")
+VALIDATION = re.compile(r"(?:iter \d+: val loss|Final evaluation \| val loss:) ([^\s,]+)")
+SAVING = re.compile(r"Saving checkpoint to '(.+)'")
+RECENT = 100  # logged steps that a loss and a step's time are compared with
+ENOUGH = 10  # of them, before anything is said
+
+
+class Diverged(InheritError):
+    """The loss is NaN or infinite, or has jumped: the steps `first` to `last` were trained on since the log before."""
+
+    def __init__(self, message: str, first: int, last: int) -> None:
+        super().__init__(message)
+        self.first, self.last = first, last
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is. Losses are litGPT's printed ones, in nats to three digits; those in its log have more."""
+
+    step: int
+    steps: int
+    loss: float
+    validation_loss: float | None
+    seconds_left: float | None
+
+
+@dataclass
+class Watch:
+    """Reads litGPT's output line by line.
+
+    Args:
+        steps: Optimizer steps of the whole run.
+        max_spike: Nats above the median of the recent losses at which a step's loss stops the run.
+        stall_factor: Times the median step after which a run without a step is reported.
+        step: Where the run begins, when it is resumed.
+    """
+
+    steps: int
+    max_spike: float = 3.0
+    stall_factor: float = 10.0
+    step: int = 0
+    untrained: float | None = None
+    """Validation loss before the first step, which litGPT prints and logs nowhere"""
+    validation_loss: float | None = None
+    first_step: int | None = None
+    saved: str | None = None
+    """The checkpoint that litGPT said last it was going to save"""
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Seconds an optimizer step took, pauses for validation and saving left out"""
+    began: float = 0.0
+    last: float = 0.0
+    interrupted: bool = True
+    """Whether it has validated or saved since its last step"""
+    _reported: bool = False
+
+    def line(self, text: str, now: float) -> Progress | None:
+        """Takes in one line, at `now` seconds of a monotonic clock.
+
+        Raises:
+            Diverged: the loss of a step, or of the validation, is NaN or infinite, or has jumped.
+        """
+        if match := VALIDATION.search(text):
+            self.validation_loss, self.interrupted = float(match[1]), True
+            self._check(self.validation_loss, "validation loss", self.step)
+        elif match := SAVING.search(text):
+            self.saved, self.interrupted = match[1], True
+        if not (match := STEP.search(text)):
+            return None
+        step, loss = int(match[2]), float(match[3])
+        if self.first_step is None:
+            self.began, self.first_step = now, step
+            if self.step == 0 and match[4] != "n/a":
+                self.untrained = self.validation_loss = float(match[4])
+        elif step > self.step and not self.interrupted:
+            self.durations.append((now - self.last) / (step - self.step))
+        before, self.step = self.step, max(step, self.step)
+        self.last, self.interrupted, self._reported = now, False, False
+        self._check(loss, "loss", before)
+        self.losses.append(loss)
+        left = self.step_seconds * (self.steps - self.step) if self.step_seconds else None
+        return Progress(self.step, self.steps, loss, self.validation_loss, left)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median seconds of a recent optimizer step."""
+        return median(self.durations) if self.durations else None
+
+    def _check(self, loss: float, what: str, before: int) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(f"The {what} is {loss} at step {self.step}.", before + 1, self.step)
+        if what == "loss" and len(self.losses) >= ENOUGH and loss > (usual := median(self.losses)) + self.max_spike:
+            raise Diverged(
+                f"The loss jumped to {loss:.3f} at step {self.step}, {loss - usual:.3f} above the median of the "
+                f"{len(self.losses)} logged steps before; --max_spike allows {self.max_spike:g}.",
+                before + 1,
+                self.step,
+            )
+
+    def stalled(self, now: float) -> str | None:
+        """What to say, once, when there has been no step for long."""
+        usual, quiet = self.step_seconds, now - self.last
+        if not usual or len(self.durations) < ENOUGH or self._reported or quiet < max(self.stall_factor * usual, 1.0):
+            return None
+        self._reported = True
+        return (
+            f"No step for {quiet:.0f} s since step {self.step}; they took {usual:.2f} s. A data worker or another "
+            "rank may hang, or a file system: `py-spy dump --pid` shows where. The run is left to go on."
+        )

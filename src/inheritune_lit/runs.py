@@ -1,0 +1,125 @@
+"""A run's folder, read: its recipe, its receipt, and its curves joined across resumes. Imports no torch."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inheritune_lit.commit import InheritError, read_json
+
+RUN_RECEIPT = "run.json"
+RUN_RECIPE = "recipe.yaml"
+LAUNCH = "launch.json"
+MODEL = "model"
+FORMAT = 1
+
+Curve = list[tuple[int, int, float]]
+"""(optimizer step, tokens trained, loss in nats per token), ascending"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that `inheritune pretrain` wrote, finished or not."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    """As it ran"""
+    receipt: dict[str, Any]
+    """run.json; while the run is not finished, launch.json, which says how far its launches came"""
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def finished(self) -> bool:
+        return self.receipt.get("kind") == "run"
+
+    @property
+    def tokens_per_step(self) -> int:
+        train = self.recipe["train"]
+        sequence = train.get("max_seq_length") or (self.recipe.get("model_config") or {}).get("block_size")
+        if not sequence:
+            raise InheritError(
+                f"{self.folder / RUN_RECIPE} states neither train.max_seq_length nor model_config.block_size: how many "
+                "tokens a step has can't be said."
+            )
+        return int(train["global_batch_size"] * sequence)
+
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """{"training": …, "validation": …} out of litGPT's CSV logs; the untrained model's validation is step 0.
+
+        A resumed run logs into a new file and does some steps again: they replace those of the file before.
+
+        Raises:
+            InheritError: a log is none of litGPT's.
+        """
+        curves: dict[str, dict[int, float]] = {"training": {}, "validation": {}}
+        if (untrained := self.receipt.get("validation_loss_untrained")) is not None:
+            curves["validation"][0] = untrained
+        for log in sorted(self.folder.glob("logs/csv/version_*/metrics.csv"), key=_version):
+            for name, points in _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step).items():
+                first = min(points, default=None)
+                kept = {step: loss for step, loss in curves[name].items() if first is None or step < first}
+                curves[name] = kept | points
+        return {
+            name: [(step, step * self.tokens_per_step, loss) for step, loss in sorted(points.items())]
+            for name, points in curves.items()
+        }
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, finished or not.
+
+    Raises:
+        InheritError: it is no folder that `inheritune pretrain` wrote.
+    """
+    recipe = folder / RUN_RECIPE
+    try:
+        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InheritError(
+            f"{folder} is no run: can't read {recipe} ({error}). Name the out_dir of an `inheritune pretrain`."
+        ) from error
+    if not isinstance(content, Mapping) or "train" not in content:
+        raise InheritError(f"{recipe} is no recipe: expected litGPT's settings with a train block.")
+    receipt = folder / RUN_RECEIPT if (folder / RUN_RECEIPT).is_file() else folder / LAUNCH
+    return Run(folder, dict(content), read_json(receipt, "run's receipt"))
+
+
+def _version(log: Path) -> int:
+    return int(log.parent.name.removeprefix("version_"))
+
+
+def _read_log(log: Path, max_tokens: int, tokens_per_step: int) -> dict[str, dict[int, float]]:
+    """Optimizer step → loss. litGPT's column `step` counts micro-iterations, from 0."""
+    points: dict[str, dict[int, float]] = {"training": {}, "validation": {}}
+    try:
+        rows = _whole_rows(log)
+        per_iteration = next((int(row["total_tokens"]) // int(row["iter"]) for row in rows if row["loss"]), None)
+        for row in rows:
+            if row["loss"]:
+                points["training"][int(row["total_tokens"]) // tokens_per_step] = float(row["loss"])
+            if row.get("val_loss"):
+                # the last validation's row is numbered one higher than the last iteration
+                tokens = min((int(row["step"]) + 1) * (per_iteration or tokens_per_step), max_tokens)
+                points["validation"][tokens // tokens_per_step] = float(row["val_loss"])
+    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InheritError(
+            f"Can't read the loss curves from {log} ({type(error).__name__}: {error}): expected litGPT's CSV log with "
+            "step, iter, loss, total_tokens and val_loss."
+        ) from error
+    return points
+
+
+def _whole_rows(log: Path) -> list[dict[str, str]]:
+    """The rows but for one that a killed run did not write to its end."""
+    with log.open(newline="", encoding="utf-8") as file:
+        lines = list(takewhile(lambda line: line.endswith("\n"), file))
+    return list(csv.DictReader(lines))
