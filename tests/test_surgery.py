@@ -62,7 +62,7 @@ def test_per_layer_settings_follow_their_blocks(checkpoint: MakeCheckpoint, tmp_
 
 
 def test_dense_blocks_of_a_mixture_are_counted(checkpoint: MakeCheckpoint) -> None:
-    from inheritune_lit.surgery import slice_config
+    from inheritune_lit.layers import slice_config
 
     config = Config.from_name(
         "Mixtral-8x7B-v0.1", **ARCHITECTURES["moe"][1], first_k_dense_replace=2, moe_intermediate_size=8
@@ -164,11 +164,14 @@ def test_verify_refuses_another_source(llama: Path, tmp_path: Path) -> None:
 
 
 def test_target_with_swapped_blocks_is_caught(llama: Path, tmp_path: Path) -> None:
+    from inheritune_lit.starts import origins
     from inheritune_lit.verify import compare_tensors
 
     surgery(llama, layers="2", out_dir=tmp_path / "target")
+    target, source = Weights(tmp_path / "target/lit_model.pth"), Weights(llama / "lit_model.pth")
+    compare_tensors(target, source, origins("inherit", source, [0, 1]))
     with pytest.raises(InheritError, match="differs from"):
-        compare_tensors(Weights(tmp_path / "target/lit_model.pth"), Weights(llama / "lit_model.pth"), [0, 2])
+        compare_tensors(target, source, origins("inherit", source, [0, 2]))
 
 
 class Sentinel:
@@ -356,14 +359,14 @@ def test_reading_ahead_never_overwrites_the_tensor_in_use(llama: Path) -> None:
     """The slices of one buffer that two tensors lie in are disjoint, whatever their sizes."""
     from inheritune_lit.stream import _read_ahead
 
-    expected = load(llama)
+    expected, weights = load(llama), Weights(llama / "lit_model.pth")
     for names in (
         sorted(expected),
         sorted(expected, reverse=True),
         sorted(expected, key=lambda n: expected[n].numel()),
     ):
         seen = []
-        for name, tensor in _read_ahead(Weights(llama / "lit_model.pth"), names):
+        for name, tensor in _read_ahead([(weights, name) for name in names]):
             time.sleep(0.001)  # the other thread has the time to do harm
             assert torch.equal(tensor, expected[name])
             seen.append(name)

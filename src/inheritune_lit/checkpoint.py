@@ -220,16 +220,21 @@ def load_config(folder: Path) -> "Config":
         raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
 
 
+def expected_shapes(config: "Config") -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor of the model that a Config describes."""
+    import torch
+
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in gpt2.build(config).state_dict().items()}
+
+
 def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> None:
     """Every tensor of the model that model_config.yaml describes is there in its shape, and no other.
 
     Raises:
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
-    import torch
-
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in gpt2.build(config).state_dict().items()}
+    expected = expected_shapes(config)
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not in the model" for name in weights if name not in expected]
     problems += [

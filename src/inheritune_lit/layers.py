@@ -1,8 +1,21 @@
-"""Which blocks: the little language of `--layers`."""
+"""Which blocks: the little language of `--layers`, and what a checkpoint's names and Configs are of these blocks alone.
+
+Pure functions. Importing this module imports neither torch nor litGPT.
+"""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
+from inheritune_lit.checkpoint import HF_CONFIG
 from inheritune_lit.commit import InheritError
+
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
+BLOCK = "transformer.h."
 
 _FORMS = "13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every second), or a list such as 0-10,22-25"
 
@@ -55,3 +68,75 @@ def _error(layers: str, n_layer: int, problem: str) -> InheritError:
     return InheritError(
         f"--layers {layers}: {problem}. The reference has {n_layer} blocks, numbered 0 to {n_layer - 1}."
     )
+
+
+def inherited_names(names: Iterable[str], blocks: Sequence[int]) -> dict[str, str]:
+    """Target tensor name → source tensor name: all that is not in a block, and the chosen blocks renumbered.
+
+    A block that is chosen more than once gives its tensors to each of its places.
+    """
+    kept = {}
+    for name in names:
+        if not name.startswith(BLOCK):
+            kept[name] = name
+            continue
+        number, rest = name.removeprefix(BLOCK).split(".", 1)
+        kept |= {f"{BLOCK}{i}.{rest}": name for i, block in enumerate(blocks) if block == int(number)}
+    return kept
+
+
+def slice_config(config: "Config", blocks: Sequence[int]) -> "Config":
+    """The Config of the chosen blocks: what it says per layer is sliced with them.
+
+    Raises:
+        InheritError: dense and mixture-of-experts blocks would be mixed in an order that litGPT can't describe.
+    """
+    per_layer = {
+        name: [getattr(config, name)[block] for block in blocks]
+        for name in ("sliding_window_indices", "rope_indices")
+        if getattr(config, name) is not None
+    }
+    dense = config.first_k_dense_replace
+    if dense is not None:
+        # litGPT: blocks below this number have a dense MLP, those from it on have experts
+        kept_dense = sum(block < dense for block in blocks)
+        if any(block >= dense for block in blocks[:kept_dense]):
+            raise InheritError(
+                f"These blocks put a mixture-of-experts block before a dense one (blocks 0-{dense - 1} of the source "
+                "are dense), which litGPT's first_k_dense_replace can't describe. Choose each once, in ascending order."
+            )
+        dense = kept_dense
+    options = gpt2.slice_options(config, blocks) if gpt2.is_gpt2(config) else config.hf_config
+    return replace(config, n_layer=len(blocks), first_k_dense_replace=dense, hf_config=options, **per_layer)
+
+
+def slice_hf_config(hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]) -> dict[str, Any]:
+    """Hugging Face's config.json of the chosen blocks.
+
+    Without the true depth, transformers would fill the missing blocks with random weights and only warn.
+
+    Raises:
+        InheritError: the depth it states is not the reference's.
+    """
+    if isinstance(hf_config.get("text_config"), dict):  # multimodal families nest the language model's
+        return {**hf_config, "text_config": slice_hf_config(hf_config["text_config"], config, blocks)}
+    sliced = dict(hf_config)
+    depth_keys = [key for key in ("num_hidden_layers", "n_layer", "num_layers") if key in sliced]
+    if not depth_keys or any(sliced[key] != config.n_layer for key in depth_keys):
+        found = {key: sliced[key] for key in depth_keys}
+        raise InheritError(f"The source's {HF_CONFIG} states depth {found or 'nowhere'}, expected {config.n_layer}.")
+    sliced |= dict.fromkeys(depth_keys, len(blocks))
+    for key, value in hf_config.items():
+        if isinstance(value, list) and len(value) == config.n_layer and key.endswith(("_types", "_layers", "_pattern")):
+            sliced[key] = [value[block] for block in blocks]
+    if "layer_types" not in sliced and config.sliding_window_indices is not None:
+        # a period ("every sixth block is global") does not survive a cut: say it block by block
+        kinds = {0: "full_attention", 1: "sliding_attention"}
+        sliced["layer_types"] = [kinds[config.sliding_window_indices[block]] for block in blocks]
+    if isinstance(sliced.get("mlp_only_layers"), list):
+        sliced["mlp_only_layers"] = [i for i, block in enumerate(blocks) if block in hf_config["mlp_only_layers"]]
+    if sliced.get("first_k_dense_replace") is not None:
+        sliced["first_k_dense_replace"] = sum(block < hf_config["first_k_dense_replace"] for block in blocks)
+    if sliced.get("max_window_layers") is not None:
+        sliced["max_window_layers"] = sum(block < hf_config["max_window_layers"] for block in blocks)
+    return sliced

@@ -1,16 +1,19 @@
-"""Tensors from one checkpoint file into another, in little memory: read, checked, hashed and written at the same time.
+"""Tensors from checkpoint files into another, in little memory: read, checked, hashed and written at the same time.
 
 Importing this module imports neither torch nor litGPT.
 """
 
 import hashlib
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from inheritune_lit.checkpoint import Weights, zip_records
+from inheritune_lit.checkpoint import Record, Weights, zip_records
 from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
@@ -20,20 +23,84 @@ PROGRESS_BAR_FROM = 2**30  # bytes; smaller checkpoints are done before a bar co
 PIECE = 2**24  # bytes; what one thread writes and another hashes should still be in the cache
 
 
-def distinct(weights: Weights, names: Mapping[str, str]) -> list[str]:
-    """One target name for each tensor that takes space: tied tensors count once. `names` is target → source."""
-    return list({weights.identity(source): target for target, source in names.items()}.values())
+class InMemory(dict[str, "torch.Tensor"]):
+    """Tensors that were made here, to be written like those of a checkpoint file (Weights)."""
+
+    def __init__(self, tensors: Mapping[str, "torch.Tensor"], origin: str) -> None:
+        super().__init__(tensors)
+        self.path = Path(origin)
+        """What they are, for messages"""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self[name].shape)
+
+    def dtype(self, name: str) -> "torch.dtype":
+        return self[name].dtype
+
+    def record(self, name: str) -> Record:
+        return Record(0, 0, 0)  # nothing is read from a file
+
+    def read(self, name: str, buffer: memoryview) -> "torch.Tensor":
+        return self[name]
+
+    def identity(self, name: str) -> tuple[object, ...]:
+        return (name,)
 
 
-def copy_tensors(
-    weights: Weights, names: Mapping[str, str], dtypes: Mapping[str, "torch.dtype"], path: Path, *, check_finite: bool
-) -> str:
-    """Writes tensors of a checkpoint into a new PyTorch checkpoint file, made durable.
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a checkpoint file to be written: where it is read, what is kept of it, what it becomes."""
+
+    weights: Weights | InMemory
+    name: str
+    dtype: "torch.dtype"
+    cut: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """For each axis, the ranges start … stop - 1 that are kept, one after the other; () keeps all"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if not self.cut:
+            return self.weights.shape(self.name)
+        return tuple(sum(stop - start for start, stop in ranges) for ranges in self.cut)
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def of(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        """What becomes of the tensor that was read: cut, in its dtype, contiguous."""
+        import torch
+
+        for axis, ranges in enumerate(self.cut):
+            kept = [tensor.narrow(axis, start, stop - start) for start, stop in ranges]
+            tensor = kept[0] if len(kept) == 1 else torch.cat(kept, dim=axis)
+        return tensor.to(self.dtype).contiguous()
+
+
+def identities(parts: Mapping[str, Part]) -> dict[str, tuple[Any, ...]]:
+    """Target tensor name → a key that two targets share if they are one tensor.
+
+    Tensors that are tied in their source stay tied. One that is used in two places becomes two: they train apart.
+    """
+    used: Counter[tuple[int, str]] = Counter()
+    keys = {}
+    for target, part in parts.items():
+        use = (id(part.weights), part.name)
+        keys[target] = (id(part.weights), part.weights.identity(part.name), part.cut, used[use])
+        used[use] += 1
+    return keys
+
+
+def distinct(parts: Mapping[str, Part]) -> list[str]:
+    """One target name for each tensor that takes space: tied tensors count once."""
+    return list({key: target for target, key in identities(parts).items()}.values())
+
+
+def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -> str:
+    """Writes tensors of checkpoints into a new PyTorch checkpoint file, made durable.
 
     Args:
-        weights: The source.
-        names: Target tensor name → source tensor name. Tensors that are tied in the source stay tied.
-        dtypes: Target tensor name → what it is converted to.
+        parts: Target tensor name → where it comes from. Tensors that are tied in their source stay tied.
         path: The file to write.
         check_finite: Refuse a NaN or an infinity.
 
@@ -41,27 +108,28 @@ def copy_tensors(
         The file's SHA-256.
 
     Raises:
-        InheritError: the source is corrupt (CRC-32) or not finite, or the file can't be written.
+        InheritError: a source is corrupt (CRC-32) or not finite, or the file can't be written.
     """
     from tqdm import tqdm
 
-    targets = distinct(weights, names)
-    sources = [names[target] for target in targets]
-    total = sum(weights.numel(names[target]) * dtypes[target].itemsize for target in targets)
+    targets, keys = distinct(parts), identities(parts)
+    total = sum(parts[target].numel * parts[target].dtype.itemsize for target in targets)
     stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
     bar = tqdm(total=total, desc="Writing", unit="B", unit_scale=True, disable=total < PROGRESS_BAR_FROM or None)
     try:
         with bar, path.open("wb", buffering=0) as raw, _Hashing(raw) as file:
             with _incremental_save(file) as saver:
-                for target, (source, tensor) in zip(targets, _read_ahead(weights, sources), strict=True):
+                read = _read_ahead([(parts[target].weights, parts[target].name) for target in targets])
+                for target, (name, tensor) in zip(targets, read, strict=True):
+                    part = parts[target]
                     if check_finite:
-                        _check_finite(tensor, source, weights.path)
-                    tensor = tensor.to(dtypes[target]).contiguous()
+                        _check_finite(tensor, name, part.weights.path)
+                    tensor = part.of(tensor)
                     if tensor.untyped_storage().nbytes() != tensor.nbytes:
                         tensor = tensor.clone()  # a view of a larger storage would drag all of it along
-                    stored[weights.identity(source)] = saver.store_early(tensor)
+                    stored[keys[target]] = saver.store_early(tensor)
                     bar.update(tensor.nbytes)
-                saver.save({target: stored[weights.identity(source)] for target, source in names.items()})
+                saver.save({target: stored[key] for target, key in keys.items()})
             os.fsync(raw.fileno())
             digest = file.hexdigest()
     except RuntimeError as error:
@@ -116,22 +184,23 @@ def _incremental_save(file: _Hashing) -> Any:
     return saver
 
 
-def _read_ahead(weights: Weights, names: Sequence[str]) -> Iterator[tuple[str, "torch.Tensor"]]:
+def _read_ahead(tensors: Sequence[tuple[Weights | InMemory, str]]) -> Iterator[tuple[str, "torch.Tensor"]]:
     """Each tensor, as a view that the next one may overwrite; the next is read while this one is used.
 
     Both lie in one buffer of the largest one's size, at its two ends, where they fit: an embedding does not, blocks do.
     """
-    sizes = [weights.record(name).size for name in names]
+    sizes = [weights.record(name).size for weights, name in tensors]
     buffer = memoryview(bytearray(max(sizes)))
     with ThreadPoolExecutor(max_workers=1) as thread:
         start, ahead = 0, None
-        for i, name in enumerate(names):
+        for i, (weights, name) in enumerate(tensors):
             tensor = ahead.result() if ahead else weights.read(name, buffer[start:])
             here, start, ahead = start, 0, None
-            if i + 1 < len(names):
+            if i + 1 < len(tensors):
                 other_end = 0 if here else (len(buffer) - sizes[i + 1]) // 64 * 64  # aligned for any dtype
                 if sizes[i + 1] <= here or (here == 0 and sizes[i] <= other_end):
-                    start, ahead = other_end, thread.submit(weights.read, names[i + 1], buffer[other_end:])
+                    start = other_end
+                    ahead = thread.submit(tensors[i + 1][0].read, tensors[i + 1][1], buffer[other_end:])
             yield name, tensor
 
 

@@ -1,12 +1,23 @@
 """`inheritune verify`: is a checkpoint folder what its receipt says, and does it come from the source it names?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, check_names_and_shapes, load_config, read_receipt
+from inheritune_lit.checkpoint import (
+    RECEIPT,
+    WEIGHTS,
+    Weights,
+    check_names_and_shapes,
+    expected_shapes,
+    load_config,
+    read_receipt,
+)
 from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.origin import Giver, Origin, recorded
+from inheritune_lit.starts import SUBSETS, half_width
+from inheritune_lit.stream import Part
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +30,9 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     Arguments:
         folder: A folder that `inheritune surgery` wrote.
         source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
-            of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype.
+            of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype. Of the
+            starts that are more than blocks of a source (surgery's --start), the tensors that come from this folder
+            are compared; for a grown target, this may be either parent.
     """
     folder = Path(folder)
     receipt = read_receipt(folder)
@@ -30,15 +43,43 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     target, reference = Weights(folder / WEIGHTS), Weights(Path(source) / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)
     check_names_and_shapes(reference, load_config(Path(source)), Path(source))
-    if (found := reference.fingerprint()) != receipt["source"]["fingerprint"]:
-        raise InheritError(
-            f"{source} is not the source of {folder}: its fingerprint is {found[:16]}…, the receipt has "
-            f"{receipt['source']['fingerprint'][:16]}… (source {receipt['source']['name']!r})."
-        )
-    compare_tensors(target, reference, receipt["blocks"])
-    print(f"{folder}: {len(target)} tensors equal those of {source}, blocks {_ranges(receipt['blocks'])}")
+    giver = _giver(folder, receipt, Path(source), reference.fingerprint())
+    origins = recorded(receipt["origins"], target)
+    if receipt["start"] == "half-width":
+        config = load_config(folder)
+        origins = half_width(origins, expected_shapes(config), config)
+    compared = {name: origin for name, origin in origins.items() if origin.giver == giver}
+    compare_tensors(target, reference, compared)
+    others = sorted({origin.giver for origin in origins.values()} - {giver})
+    rest = f"; the other {len(target) - len(compared)} ({' and '.join(others)}) were not compared" if others else ""
+    print(f"{folder}: {len(compared)} tensors equal those of {source}{rest}")
+    if receipt["start"] not in SUBSETS:
+        print(f"{folder}: its logits are not those of blocks of {source} ({receipt['start']}), and were not compared")
+        return
     compare_logits(folder, Path(source), receipt["blocks"])
-    print(f"{folder}: logits equal those of {source} run through these blocks")
+    print(f"{folder}: logits equal those of {source} run through blocks {_ranges(receipt['blocks'])}")
+
+
+def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: str) -> Giver:
+    """Which of the parents in a receipt a checkpoint is.
+
+    Raises:
+        InheritError: it is none of them.
+    """
+    parents: dict[Giver, Any] = {"source": receipt["source"], "target": receipt.get("target")}
+    known = {key: parent for key, parent in parents.items() if parent and parent["fingerprint"]}
+    if not known:
+        raise InheritError(
+            f"{folder} is a {receipt['start']} start: no tensor of it comes from {source}, so there is nothing to "
+            f"compare. Without --source, verify checks its files."
+        )
+    for key, parent in known.items():
+        if parent["fingerprint"] == fingerprint:
+            return key
+    expected = " or ".join(f"{parent['fingerprint'][:16]}… ({key} {parent['name']!r})" for key, parent in known.items())
+    raise InheritError(
+        f"{source} is not the source of {folder}: its fingerprint is {fingerprint[:16]}…, the receipt has {expected}."
+    )
 
 
 def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
@@ -62,24 +103,27 @@ def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
         )
 
 
-def compare_tensors(target: Weights, source: Weights, blocks: Sequence[int]) -> None:
-    """Every target tensor equals the source's, after conversion to the target's dtype.
+def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Origin]) -> None:
+    """Target tensors equal the source's that they come from, cut alike and converted to the target's dtype.
 
     Raises:
         InheritError: naming the first tensor that differs.
     """
     import torch
 
-    from inheritune_lit.surgery import inherited_names
-
-    names = inherited_names(source, blocks)
-    if set(names) != set(target):
-        raise InheritError(f"{target.path} does not hold the tensors of blocks {_ranges(blocks)} of {source.path}.")
-    for name, source_name in names.items():
+    for name, origin in origins.items():
+        if origin.name not in source:
+            raise InheritError(f"{target.path}: {name} should be {origin.name} of {source.path}, which has none.")
         # bytes, not values: a NaN that was kept on purpose equals itself
-        expected = source[source_name].to(target.dtype(name)).contiguous().reshape(-1).view(torch.uint8)
-        if not torch.equal(target[name].contiguous().reshape(-1).view(torch.uint8), expected):
-            raise InheritError(f"{target.path}: {name} differs from {source_name} of {source.path}.")
+        expected = Part(source, origin.name, target.dtype(name), origin.cut).of(source[origin.name])
+        if not torch.equal(_bytes(target[name]), _bytes(expected)):
+            raise InheritError(f"{target.path}: {name} differs from {origin.name} of {source.path}.")
+
+
+def _bytes(tensor: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: int = 32) -> None:
