@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ from inheritune_lit.growth.measure import all_windows
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import load_model
 
-MODEL = {
-    key: value for key, value in vars(Config.from_name("pythia-14m", **ARCHITECTURES["gpt2"][1])).items() if value
-} | {"bias": False, "parallel_residual": False, "rotary_percentage": 0.0}
+MODEL = asdict(Config.from_name("pythia-14m", **ARCHITECTURES["gpt2"][1]))
 
 
 def loss(*per_window: float) -> ValidationLoss:
@@ -80,7 +79,7 @@ def test_ledger_refuses_another_recipe_and_other_parents(tmp_path: Path) -> None
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer, token shards, and recipe.yaml for a GPT-2 of six blocks: a growth's inputs."""
     folder = tmp_path_factory.mktemp("growth")
-    make_tokens(folder, make_tokenizer(folder / "tokenizer"), documents=90)
+    make_tokens(folder, make_tokenizer(folder / "tokenizer"), documents=90, words=60)
     recipe = {
         "model_name": MODEL["name"],
         "model_config": MODEL,
@@ -126,11 +125,12 @@ class MadeUp:
         for folder, content in (("model", model.state_dict()), ("final", {"model": model.state_dict()})):
             (run / folder).mkdir(parents=True)
             torch.save(content, run / folder / WEIGHTS)
-            (run / folder / "model_config.yaml").write_text(yaml.dump(vars(model.config)))
+            (run / folder / "model_config.yaml").write_text(yaml.dump(asdict(model.config)))
         return {"tokens": recipe["train"]["max_tokens"], "seconds": 1.0, "tokens_per_second": 1.0}
 
     def measure(self, checkpoint: Path, *args: Any) -> ValidationLoss:
         value = self.losses[checkpoint.parent.name]
+        args[-1].parent.mkdir(exist_ok=True)
         write_json(args[-1], {"per_window": [value, value + 1]})
         return loss(value, value + 1)
 
@@ -162,18 +162,17 @@ def test_grows_until_par_and_compares_there(growing: Grow, monkeypatch: pytest.M
     assert ledger["outcome"].startswith("4 blocks: validation loss 3.6000")
     assert ledger["outcome"].endswith("at par.")
 
-    base = yaml.safe_load((tmp_path / "out/../../growth0/recipe.yaml").read_text()) if False else made.recipes
     # each n starts anew from the reference's first blocks, the random ones from nothing
-    starts = {name: recipe["initial_checkpoint_dir"] for name, recipe in base.items()}
+    starts = {name: recipe["initial_checkpoint_dir"] for name, recipe in made.recipes.items()}
     assert starts["n4"] == str(tmp_path / "out/starts/n4")
     assert starts["reference"] is starts["n4_random"] is None
     reference = load_model(tmp_path / "out/reference/model").state_dict()
     target = load_model(tmp_path / "out/starts/n4").state_dict()
     assert all(torch.equal(tensor, reference[name]) for name, tensor in target.items())
-    budgets = {name: recipe["train"]["max_tokens"] // (4 * 16) for name, recipe in base.items()}
+    budgets = {name: recipe["train"]["max_tokens"] // (4 * 16) for name, recipe in made.recipes.items()}
     assert budgets == dict.fromkeys(made.trained, 40) | {"n4_random_2t": 80}
-    assert base["n4_random_2t"]["data"]["init_args"]["epochs"] == 8
-    assert {name: recipe["model_config"]["n_layer"] for name, recipe in base.items()} == {
+    assert made.recipes["n4_random_2t"]["data"]["init_args"]["epochs"] == 8
+    assert {name: recipe["model_config"]["n_layer"] for name, recipe in made.recipes.items()} == {
         **{"reference": 6, "n2": 2, "n4": 4, "n4_random": 4, "n4_random_2t": 4}
     }
 
@@ -243,8 +242,8 @@ def test_numbers_that_do_not_fit(growing: Grow, inputs: Path, tmp_path: Path) ->
             growing(**options)
     with pytest.raises(InheritError, match="tolerance is -1"):
         growing(tolerance=-1)
+    (tmp_path / "short.yaml").write_text("model_config: {n_layer: 4}\ndata: {init_args: {data_path: x}}")
     with pytest.raises(InheritError, match=r"does not state train.max_tokens"):
-        (tmp_path / "short.yaml").write_text("model_config: {n_layer: 4}\ndata: {init_args: {data_path: x}}")
         grow(tmp_path / "short.yaml", out_dir=tmp_path / "out")
     bad = tmp_path / "bad.yaml"
     bad.write_text(f"recipe: {inputs / 'recipe.yaml'}\nout_dir: {tmp_path / 'out'}\ntolerence: 0.1\n")
@@ -275,7 +274,7 @@ def test_another_t_keeps_the_warm_ups_share(inputs: Path) -> None:
 
 
 def test_shorter_config_slices_what_is_per_layer(tmp_path: Path) -> None:
-    config = vars(load_config(make_checkpoint(tmp_path / "gemma", "gemma")))
+    config = asdict(load_config(make_checkpoint(tmp_path / "gemma", "gemma")))
     cut = stages.shorter(config, 4)
     assert cut == {**config, "n_layer": 4, "sliding_window_indices": [1, 1, 0, 1], "rope_indices": [1, 1, 0, 1]}
 
@@ -299,17 +298,28 @@ def test_every_window_is_measured(inputs: Path, tmp_path: Path) -> None:
 def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from inheritune_lit.launch import Progress
 
-    live, stage = view.View(), stages.Stage("n4", 4, "inherit")
+    def row(step: int) -> Progress:
+        return Progress(step, 40, 3.25, None, 3725.0)
+
+    stage = stages.Stage("n4", 4, "inherit")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    live.begin(stage, 1_500_000, 40)
-    live.progress("n4", Progress(20, 40, 3.25, None, 3725.0))
-    drawn = capsys.readouterr().out
-    assert "\x1b[3F" in drawn, "three lines up: heads, rule and the one row"
-    assert all(text in drawn for text in ("1.5 M", "20/40", "3.250", "1 h 02 min"))
+    with view.View() as live:
+        live.begin(stage, 1_500_000, 40)
+        live.progress("n4", row(20))
+        drawn = capsys.readouterr().out
+        assert drawn.count("\x1b[3F") == 1, "three lines up: heads, rule and the one row"
+        assert all(text in drawn for text in ("1.5 M", "20/40", "3.250", "1 h 02 min"))
+        print("something else")
+        live.progress("n4", row(21))
+        assert "\x1b[3F" not in capsys.readouterr().out, "what others print is not drawn over"
+        live.progress("n4", row(22))
+        assert "\x1b[3F" in capsys.readouterr().out
     monkeypatch.setattr("sys.stdout.isatty", lambda: False)
-    for step in range(21, 41):
-        live.progress("n4", Progress(step, 40, 3.0, 3.5, 1.0))
-    assert len(capsys.readouterr().out.splitlines()) == 6, "one line for each tenth"
+    with view.View() as live:
+        live.begin(stage, 1_500_000, 40)
+        for step in range(1, 41):
+            live.progress("n4", row(step))
+    assert len(capsys.readouterr().out.splitlines()) == 11, "one line for each tenth"
 
 
 def test_names_beside_the_lines_keep_their_distance() -> None:
@@ -330,7 +340,7 @@ def test_tokenizer_is_one_that_litgpt_opens(tmp_path: Path) -> None:
 
 
 def command(inputs: Path, out_dir: Path, *options: str) -> list[str]:
-    recipe = ["--recipe", str(inputs / "recipe.yaml"), "--out_dir", str(out_dir), "--compile=false"]
+    recipe = [str(inputs / "recipe.yaml"), "--out_dir", str(out_dir), "--compile=false"]
     return [sys.executable, "-m", "inheritune_lit", "grow", *recipe, *options]
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from inheritune_lit.commit import InheritError, _locked, staging
 from inheritune_lit.demo.inputs import TEXT_FILE, fetch, run_module, write_text
@@ -32,7 +33,7 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
             )
     with _locked(out_dir):
         make_inputs(out_dir)
-    options = {"out_dir": out_dir / f"seed{seed}", "data_path": out_dir / "tokens"}
+    options: dict[str, Any] = {"out_dir": out_dir / f"seed{seed}", "data_path": out_dir / "tokens"}
     options |= {"tokenizer_dir": out_dir / "tokenizer", "seed": seed}
     options |= {} if steps is None else {"steps": steps}
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]

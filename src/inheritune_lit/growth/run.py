@@ -44,6 +44,10 @@ class Growth:
 
     def run(self) -> None:
         """Algorithm 2, then the comparisons at the n where it ended."""
+        with self.view:
+            self._grow()
+
+    def _grow(self) -> None:
         self._benchmark()
         target = stages.first_target(self.settings)
         before: Stage | None = None
@@ -85,10 +89,11 @@ class Growth:
         steps, parameters = stages.steps(recipe), stages.parameters(recipe)
         what = {"start": stage.start, "blocks": stage.blocks, "parameters": parameters, "steps": steps}
         state = self.ledger.begin(stage.name, what, recipe, self._parents(stage))
-        self.view.begin(stage, parameters, steps)
         results: dict[str, Any] = {}
         if state != "done":
             self._write_start(stage, state)
+        self.view.begin(stage, parameters, steps)
+        if state != "done":
             receipt = launch.train(
                 recipe,
                 stages.folder(self.settings, stage),

@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inheritune_lit.growth.stages import Stage
@@ -36,17 +37,34 @@ class Row:
 
 
 class View:
-    """Rows appear when their stage begins. On a terminal the table is drawn over itself."""
+    """Rows appear when their stage begins. On a terminal the table is drawn over itself, below what others print."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
+        self._out = sys.stdout
         self._drawn = 0
+        """Lines of the table that are the last ones on the terminal"""
         self._shown: tuple[str, int] | None = None
         """Stage and tenth of its steps that the last line off a terminal was about"""
 
+    def __enter__(self) -> "View":
+        self._redirected = redirect_stdout(self)  # type: ignore[type-var]  # print() needs write and flush alone
+        self._redirected.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._redirected.__exit__(*error)
+
+    def write(self, text: str) -> int:
+        """What others print goes on to the terminal, and the table is drawn below it next time."""
+        self._drawn = 0
+        return self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
     def begin(self, stage: "Stage", parameters: int, steps: int) -> None:
         self.rows[stage.name] = Row(stage, parameters, steps)
-        self._drawn = 0  # other output may have come between: draw below it
         self._draw(stage.name)
 
     def progress(self, name: str, progress: "Progress") -> None:
@@ -63,15 +81,15 @@ class View:
 
     def _draw(self, name: str) -> None:
         row = self.rows[name]
-        if sys.stdout.isatty():
+        if self._out.isatty():
             lines = columns(HEADS, [other.cells() for other in self.rows.values()], left=2)
             up = f"\x1b[{self._drawn}F" if self._drawn else ""
-            print(up + "\n".join(f"{line}\x1b[K" for line in lines), flush=True)
+            print(up + "\n".join(f"{line}\x1b[K" for line in lines), file=self._out, flush=True)
             self._drawn = len(lines)
         elif self._shown != (shown := (name, 10 * row.step // row.steps)):
             self._shown = shown
             facts = (f"{head} {cell}" for head, cell in zip(HEADS[2:], row.cells()[2:], strict=True) if cell not in "–")
-            print(f"{name} ({row.stage.title}): {', '.join(facts)}", flush=True)
+            print(f"{name} ({row.stage.title}): {', '.join(facts)}", file=self._out, flush=True)
 
 
 def duration(seconds: float) -> str:
