@@ -48,7 +48,7 @@ class View:
         """Stage and tenth of its steps that the last line off a terminal was about"""
 
     def __enter__(self) -> "View":
-        self._redirected = redirect_stdout(self)  # type: ignore[type-var]  # print() needs write and flush alone
+        self._redirected = redirect_stdout(self)
         self._redirected.__enter__()
         return self
 
