@@ -219,6 +219,9 @@ def test_changes_are_refused_with_the_difference(
     made.losses |= {tmp_path.name: 3.0}
     options = {"out_dir": tmp_path / "other", "reference_dir": tmp_path / "given", "start_layers": 4}
     grow(inputs / "recipe.yaml", tolerance=0.125, **options)
+    make_checkpoint(tmp_path / "deeper", "gpt2", n_layer=8)
+    with pytest.raises(InheritError, match="deeper is not the recipe's model: n_layer is 8, the recipe's 6"):
+        grow(inputs / "recipe.yaml", out_dir=tmp_path / "deep", reference_dir=tmp_path / "deeper")
     (tmp_path / "given" / WEIGHTS).unlink()
     make_checkpoint(tmp_path / "swapped", "gpt2", seed=2)
     (tmp_path / "swapped" / WEIGHTS).rename(tmp_path / "given" / WEIGHTS)

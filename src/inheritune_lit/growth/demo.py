@@ -33,11 +33,21 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
             )
     with _locked(out_dir):
         make_inputs(out_dir)
+    run_module("inheritune_lit", *grow_command(out_dir, seed, steps), name="inheritune")
+
+
+def grow_command(out_dir: Path, seed: int, steps: int | None) -> list[str]:
+    """The `inheritune grow` of one seed, once the inputs are there."""
     options: dict[str, Any] = {"out_dir": out_dir / f"seed{seed}", "data_path": out_dir / "tokens"}
     options |= {"tokenizer_dir": out_dir / "tokenizer", "seed": seed}
     options |= {} if steps is None else {"steps": steps}
-    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    run_module("inheritune_lit", "grow", "--config", str(RECIPE), *arguments, name="inheritune")
+    # what comes after the recipe wins
+    return [
+        "grow",
+        "--config",
+        str(RECIPE),
+        *(str(part) for pair in options.items() for part in (f"--{pair[0]}", pair[1])),
+    ]
 
 
 def make_inputs(out_dir: Path) -> None:

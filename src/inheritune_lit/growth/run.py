@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit import launch
-from inheritune_lit.checkpoint import WEIGHTS, Weights
+from inheritune_lit.checkpoint import WEIGHTS, Weights, load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
@@ -73,12 +74,13 @@ class Growth:
         given = self.settings.reference_dir
         if name != REFERENCE or given is None:
             return self.settings.out_dir / name / "model"
-        return given / "model" if (given / "model").is_dir() else given
+        return next((folder for folder in (given / "model", given / "final") if folder.is_dir()), given)
 
     def _benchmark(self) -> None:
         if self.settings.reference_dir is None:
             self._stage(stages.reference(self.settings))
             return
+        _check_same_model(self.model(REFERENCE), self.settings.base["model_config"])
         fingerprint = self._fingerprint(REFERENCE)
         what = {"start": "given", "blocks": self.settings.blocks}
         state = self.ledger.begin(REFERENCE, what, {}, {"data": self.data, "model": fingerprint})
@@ -150,3 +152,21 @@ class Growth:
     def _delete(self, folders: list[Path]) -> None:
         if self.keep == "final":
             disk.delete(folders)
+
+
+def _check_same_model(reference: Path, model_config: Mapping[str, Any]) -> None:
+    """A given reference is the base recipe's model, whatever it is called.
+
+    Raises:
+        InheritError: naming what differs.
+    """
+    from litgpt.config import Config
+
+    there, stated = asdict(load_config(reference)), asdict(Config(**model_config))
+    for config in (there, stated):
+        config["hf_config"] = {key: value for key, value in config["hf_config"].items() if key not in ("name", "org")}
+        del config["name"]
+    if found := [
+        f"{key} is {there[key]!r}, the recipe's {stated[key]!r}" for key in stated if there[key] != stated[key]
+    ]:
+        raise InheritError(f"{reference} is not the recipe's model: {'; '.join(found)}. Give the recipe it came from.")
