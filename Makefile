@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format clean
+.PHONY: help demo grow-demo test check format clean
 
 help:
-	@echo "make demo     the whole way on a real small model and real text (about 15 minutes on 2 cores)"
-	@echo "make test     formatting, lint, types and tests: all that a contributor needs"
-	@echo "make check    formatting, lint and types only"
-	@echo "make format   rewrite the sources as ruff wants them"
-	@echo "make clean    remove .venv and what the demo wrote"
+	@echo "make demo       the whole way on a real small model and real text (about 15 minutes on 2 cores)"
+	@echo "make grow-demo  growth for real: a small GPT-2, trained here, against random starts (about 15 minutes)"
+	@echo "make test       formatting, lint, types and tests: all that a contributor needs"
+	@echo "make check      formatting, lint and types only"
+	@echo "make format     rewrite the sources as ruff wants them"
+	@echo "make clean      remove .venv and what the demo wrote"
 
 # pinned: without constraints pip backtracks for ten minutes
 .venv/.installed: pyproject.toml constraints.txt
@@ -19,6 +20,9 @@ help:
 
 demo: .venv/.installed
 	$(BIN)/inheritune demo
+
+grow-demo: .venv/.installed
+	$(BIN)/inheritune grow-demo
 
 test: check
 	$(BIN)/python -m pytest

@@ -3,18 +3,18 @@ import sys
 
 import pytest
 
+from inheritune_lit.__main__ import COMMANDS
+
 
 def test_imports_are_light() -> None:
     """No command pays for torch or litGPT before it needs them."""
-    modules = "inheritune_lit.surgery, inheritune_lit.verify, inheritune_lit.data.prepare, inheritune_lit.demo, "
-    modules += "inheritune_lit.recipes, inheritune_lit.plan, inheritune_lit.plan.report, inheritune_lit.data.inspect, "
-    modules += "inheritune_lit.report, inheritune_lit.published"
+    modules = ", ".join({place.split(":")[0] for place, _ in COMMANDS.values()})
     check = f"import sys, {modules}; print([m for m in ('torch', 'litgpt', 'datatrove', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["surgery", "verify", "prepare", "data", "recipes", "plan", "report", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "inheritune_lit", command, "--help"], capture_output=True, text=True, check=True

@@ -9,7 +9,6 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
-from inheritune_lit.commit import InheritError
 from inheritune_lit.launch import Progress, train
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import check_files, load_model

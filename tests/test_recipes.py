@@ -20,6 +20,7 @@ from litgpt.pretrain import setup as litgpt_pretrain
 
 from inheritune_lit.data.prepare import prepare
 from inheritune_lit.gpt2 import build
+from inheritune_lit.growth import grow
 from inheritune_lit.layers import parse_layers, slice_config
 from inheritune_lit.recipes.listing import parameters, recipes, rows, run_named, shipped
 from inheritune_lit.recipes.render import render_all, render_readme
@@ -27,7 +28,7 @@ from inheritune_lit.recipes.table import runs
 from inheritune_lit.surgery import surgery
 
 COMMANDS: dict[str, Callable[..., Any]] = {
-    **{".": litgpt_pretrain, "gpt2": litgpt_pretrain, "surgery": surgery, "data": prepare}
+    **{".": litgpt_pretrain, "gpt2": litgpt_pretrain, "surgery": surgery, "data": prepare, "growth": grow}
 }
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 PRETRAIN = recipes(ROOT / "recipes")

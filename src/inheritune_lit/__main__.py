@@ -22,6 +22,11 @@ COMMANDS = {
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
     "report": ("inheritune_lit.report:report", "runs side by side and beside published numbers, as one page"),
     "evaluate": ("inheritune_lit.evaluate.command:evaluate", "scores on lm-eval's tasks, and loss on held-out tokens"),
+    "grow": (
+        "inheritune_lit.growth:grow",
+        "Algorithm 2: add blocks until the shorter model is as good as its reference",
+    ),
+    "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 

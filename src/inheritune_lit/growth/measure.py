@@ -1,0 +1,63 @@
+"""A model's loss on every window of D_val, one by one, so that two models can be compared on the same windows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inheritune_lit.checkpoint import WEIGHTS, Weights
+from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
+from inheritune_lit.data.manifest import MANIFEST
+from inheritune_lit.evaluate import ValidationLoss, validation_loss
+
+if TYPE_CHECKING:
+    import torch
+
+WINDOWS = "windows.json"
+
+
+def measure(checkpoint: Path, data_path: Path, max_seq_length: int, batch_size: int, path: Path) -> ValidationLoss:
+    """The loss on all of D_val, on a GPU if there is one; kept in `path`, and read from there if it is this model's.
+
+    Args:
+        checkpoint: litGPT checkpoint folder.
+        data_path: What `inheritune prepare` wrote.
+        max_seq_length: T, tokens a window has as input.
+        batch_size: Windows at a time.
+        path: The file of the losses.
+    """
+    import torch
+
+    from inheritune_lit.verify import load_model
+
+    what = {
+        "model": Weights(checkpoint / WEIGHTS).fingerprint(),
+        "data": sha256_file(data_path / MANIFEST),
+        "max_seq_length": max_seq_length,
+    }
+    if path.is_file() and what.items() <= read_json(path, "window losses").items():
+        return read_losses(path)
+    model = load_model(checkpoint).float()
+    if max_seq_length > model.max_seq_length:
+        raise InheritError(
+            f"{checkpoint} takes {model.max_seq_length} tokens, but the recipe's max_seq_length is {max_seq_length}."
+        )
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    loss = validation_loss(model, all_windows(data_path, max_seq_length, batch_size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {"mean": loss.mean, "perplexity": loss.perplexity, "per_window": loss.per_window}
+    write_json_whole(path, {"format": 1, "kind": "window_losses", **what, **numbers})
+    return loss
+
+
+def read_losses(path: Path) -> ValidationLoss:
+    return ValidationLoss(tuple(read_json(path, "window losses")["per_window"]))
+
+
+def all_windows(data_path: Path, max_seq_length: int, batch_size: int) -> "Iterator[torch.Tensor]":
+    """Every window of the held-out split in the order of the text, (B, T + 1); the last batch may be smaller."""
+    from inheritune_lit.data.manifest import Manifest
+    from inheritune_lit.data.tokens import Windows
+
+    windows = Windows(Manifest(data_path), "val", max_seq_length)
+    for start in range(0, len(windows), batch_size):
+        yield windows.__getitems__(range(start, min(start + batch_size, len(windows))))
