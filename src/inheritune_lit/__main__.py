@@ -17,6 +17,10 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "analyze": (
+        "inheritune_lit.analyze:analyze",
+        "which blocks a model can spare: losses without them, lazy attention",
+    ),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }
 
