@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
     from litgpt.model import GPT
 
+    from inheritune_lit.analyze.measures import PairLoss
+    from inheritune_lit.evaluate import ValidationLoss
+
 ATTENTION_SEQUENCES = 8  # eigenvalues of every head's matrix take most of the time
 
 
@@ -112,7 +115,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         losses = pair_losses(model, batches, pairs, bar.update)
         blocks = block_statistics(model, sequences, bar.update)
     rows: list[dict[str, Any]] = [
-        {"first": a, "last": b, "layers": layers_argument(a, b, n_layer), "loss": loss.mean, "stderr": loss.stderr}
+        {"first": a, "last": b, "layers": layers_argument(a, b, n_layer), **_loss(loss.own)}
         for (a, b), loss in losses.items()
     ]
     sizes = _sizes(model)
@@ -131,10 +134,10 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         "max_seq_length": length,
         "attention_sequences": len(sequences),
         "depths": [
-            {"n": n, **_loss(losses[n, 0]), "parameters": sizes[n][0], "bytes": sizes[n][1]}
-            for n in range(1, n_layer + 1)
+            {"n": n, **_loss(loss.own), **_rescaled(loss), "parameters": sizes[n][0], "bytes": sizes[n][1]}
+            for n, loss in ((n, losses[n, 0]) for n in range(1, n_layer + 1))
         ],
-        "pairs": [row for row in rows if settings.map or row["first"] + row["last"] == settings.keep],
+        "pairs": [row for row in rows if row["first"] + row["last"] in kept],
         "keep": None if settings.keep is None else _best(rows, settings.keep),
         "blocks": [{"block": i, **found.summary(heads=settings.heads)} for i, found in enumerate(blocks)],
         "seconds": round(time.perf_counter() - started, 1),
@@ -155,19 +158,23 @@ def _best(rows: list[dict[str, Any]], keep: int) -> dict[str, Any]:
     return {"n": keep, **min(found.values(), key=lambda row: row["loss"]), "first_n_loss": found[keep, 0]["loss"]}
 
 
-def _loss(loss: Any) -> dict[str, float]:
+def _loss(loss: "ValidationLoss") -> dict[str, float]:
     return {"loss": loss.mean, "stderr": loss.stderr}
 
 
+def _rescaled(loss: "PairLoss") -> dict[str, float | None]:
+    return {"loss_rescaled": loss.rescaled.mean if loss.rescaled else None, "scale": loss.scale}
+
+
 def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
-    """Number of blocks → parameters and bytes of a model of the first n; tied tensors count once."""
+    """Number of blocks → parameters and bytes of a model of the first n; tied tensors are one in memory."""
     blocks = [list(block.parameters()) for block in model.transformer.h]
-    inside = {id(parameter) for block in blocks for parameter in block}
-    tensors = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    inside = {parameter.data_ptr() for block in blocks for parameter in block}
+    tensors = {p.data_ptr(): p for p in model.parameters() if p.data_ptr() not in inside}
     sizes = {}
     for n, block in enumerate(blocks, 1):
-        tensors += block
-        sizes[n] = sum(t.numel() for t in tensors), sum(t.numel() * t.element_size() for t in tensors)
+        tensors |= {p.data_ptr(): p for p in block}
+        sizes[n] = sum(t.numel() for t in tensors.values()), sum(t.nbytes for t in tensors.values())
     return sizes
 
 

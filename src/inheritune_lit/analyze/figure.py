@@ -1,5 +1,6 @@
 """The analysis as a picture: what the first n blocks lose, the map of first and last ones, what each block does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,12 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
         _depths(panels[0], analysis)
-        if _is_map(analysis):
+        if len({row["first"] + row["last"] for row in analysis["pairs"]}) > 1:
             _map(figure, panels[1], analysis)
         else:
-            _change(panels[1], analysis)
-        _attention(panels[2], analysis)
+            _blocks(panels[1], analysis, "What a block does to the residual stream", "share", _CHANGE)
+        columns = f"of {analysis['max_seq_length']}, for 90 %"
+        _blocks(panels[2], analysis, "Attention: lazy where ranks or columns are few", columns, _ATTENTION)
         for axes in panels:
             axes.tick_params(length=0, pad=5)
         figure.suptitle(
@@ -40,8 +42,9 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
             figure.savefig(out_dir / f"analysis.{ending}")
 
 
-def _is_map(analysis: dict[str, Any]) -> bool:
-    return len({row["first"] + row["last"] for row in analysis["pairs"]}) > 1
+_CHANGE = (("change", "norm of what it adds / of its input", ORANGE), ("cosine", "cosine of input and output", GREEN))
+_ATTENTION = (("mass", "columns m*", BLUE), ("rank", "rank k*", ORANGE))
+_NAME: dict[str, Any] = {"textcoords": "offset points", "weight": "bold"}
 
 
 def _plain(axes: "Axes", title: str, x: str, y: str) -> None:
@@ -55,19 +58,23 @@ def _plain(axes: "Axes", title: str, x: str, y: str) -> None:
 
 def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     _plain(axes, "Loss of the first n blocks, untrained", "n, blocks kept", "validation loss, nats per token")
-    numbers, losses = zip(*((row["n"], row["loss"]) for row in analysis["depths"]), strict=True)
-    axes.plot(numbers, losses, color=BLUE, linewidth=2, marker="o", markersize=3.5)
-    axes.annotate("first n", (numbers[0], losses[0]), (6, 0), textcoords="offset points", color=BLUE, weight="bold")
+    depths = analysis["depths"]
+    first = [(row["n"], row["loss"]) for row in depths]
+    axes.plot(*zip(*first, strict=True), color=BLUE, linewidth=2, marker="o", markersize=3.5)
+    axes.annotate("first n", first[0], (4, 12), color=BLUE, **_NAME)
+    rescaled = [(row["n"], row["loss_rescaled"]) for row in depths if row["loss_rescaled"] is not None]
+    if rescaled:
+        axes.plot(*zip(*rescaled, strict=True), color=BLUE, linewidth=1.4, linestyle=(0, (3, 2)))
+        axes.annotate("norm rescaled", rescaled[0], (4, 6), color=BLUE, **_NAME)
     best: dict[int, float] = {}
     for row in analysis["pairs"]:
         n = row["first"] + row["last"]
         best[n] = min(best.get(n, row["loss"]), row["loss"])
     if best:
-        numbers, losses = zip(*sorted(best.items()), strict=True)
-        axes.plot(numbers, losses, color=ORANGE, linewidth=2, marker="D", markersize=4)
-        place: dict[str, Any] = {"textcoords": "offset points", "color": ORANGE, "weight": "bold", "va": "top"}
-        axes.annotate("best first and last", (numbers[0], losses[0]), (6, -6), **place)
-    axes.set_ylim(bottom=0)
+        points = sorted(best.items())
+        axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=2, marker="D", markersize=4)
+        axes.annotate("best first and last", points[0], (6, -6), color=ORANGE, va="top", **_NAME)
+    axes.set_ylim(0, 1.12 * max(loss for _, loss in first))
 
 
 def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:
@@ -82,34 +89,19 @@ def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:
     axes.set_xlabel("a, first blocks kept")
     axes.set_ylabel("b, last blocks kept")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="validation loss, nats per token").outline.set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="validation loss, nats per token")
 
 
-def _change(axes: "Axes", analysis: dict[str, Any]) -> None:
-    _plain(axes, "What a block does to the residual stream", "block", "share")
-    numbers = [row["block"] for row in analysis["blocks"]]
-    curves = (
-        ("cosine", "cosine of input and output", GREEN),
-        ("change", "norm of what it adds / of its input", ORANGE),
-    )
+def _blocks(
+    axes: "Axes", analysis: dict[str, Any], title: str, unit: str, curves: Sequence[tuple[str, str, str]]
+) -> None:
+    """One curve a measure over the blocks."""
+    _plain(axes, title, "block", unit)
+    blocks = analysis["blocks"]
     for i, (key, label, colour) in enumerate(curves):
-        axes.plot(
-            numbers, [row[key] for row in analysis["blocks"]], color=colour, linewidth=2, marker="o", markersize=3
-        )
-        axes.text(
-            0.98, 0.97 - 0.07 * i, label, transform=axes.transAxes, color=colour, weight="bold", ha="right", va="top"
-        )
-    axes.set_ylim(0, max(1.25, *(min(2.5, row["change"] * 1.1) for row in analysis["blocks"])))
-
-
-def _attention(axes: "Axes", analysis: dict[str, Any]) -> None:
-    length = analysis["max_seq_length"]
-    _plain(axes, "Attention: few columns or ranks are lazy", "block", f"of {length}, for 90 %")
-    numbers = [row["block"] for row in analysis["blocks"]]
-    for i, (key, label, colour) in enumerate((("mass", "columns m*", BLUE), ("rank", "rank k*", ORANGE))):
-        values = [row[key] for row in analysis["blocks"]]
-        axes.plot(numbers, values, color=colour, linewidth=2, marker="o", markersize=3)
-        axes.text(
-            0.98, 0.97 - 0.07 * i, label, transform=axes.transAxes, color=colour, weight="bold", ha="right", va="top"
-        )
-    axes.set_ylim(bottom=0)
+        values = [row[key] for row in blocks]
+        axes.plot([row["block"] for row in blocks], values, color=colour, linewidth=2, marker="o", markersize=3)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "weight": "bold"}
+        axes.text(0.98, 0.97 - 0.07 * i, label, color=colour, **place)
+    # the first block adds many times its small input: it may leave the picture, the others must not
+    axes.set_ylim(0, 1.25 * max(row[key] for row in blocks[min(1, len(blocks) - 1) :] for key, _, _ in curves))

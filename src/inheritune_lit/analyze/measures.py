@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from litgpt.model import GPT
 
 SHARE = 0.9
+SCALES = (0.1, 0.15, 0.22, 0.32, 0.46, 0.68, 1.0)
 Pair = tuple[int, int]
 """(a, b): a model's first a and last b blocks, in their order"""
 
@@ -61,10 +62,31 @@ def block_passes(n_layer: int, pairs: Sequence[Pair]) -> int:
     return n_layer + sum(b for a, b in pairs if a + b < n_layer)
 
 
+@dataclass(frozen=True)
+class PairLoss:
+    """Of the first a and last b blocks, untrained."""
+
+    own: ValidationLoss
+    """With the model's own norm and head"""
+    rescaled: ValidationLoss | None
+    """Of first blocks: with the logits multiplied by `scale`, the best of SCALES"""
+    scale: float | None
+
+
+def is_linear(model: "GPT") -> bool:
+    """Whether scaling the final norm's weight scales the logits: neither bias nor capping behind it."""
+    biases = [getattr(module, "bias", None) for module in (model.transformer.ln_f, getattr(model, "lm_head", None))]
+    return model.config.final_logit_softcapping is None and all(bias is None for bias in biases)
+
+
 def pair_losses(
     model: "GPT", batches: Iterable[Tensor], pairs: Sequence[Pair], on_pass: Callable[[int], object] = lambda _: None
-) -> dict[Pair, ValidationLoss]:
+) -> dict[Pair, PairLoss]:
     """Validation loss of the first a and last b blocks with the model's own embedding, norm and head, untrained.
+
+    For the first a alone also with its norm re-estimated by one factor, if norm and head are linear in their scale. A
+    hidden state from the model's middle makes its head sure of nonsense, which costs more than knowing nothing; this
+    shows how much of the loss is that.
 
     Hidden states of the first blocks are computed once. Those behind a gap differ with the gap's both ends, so that
     a pair costs b blocks more: all pairs of k blocks about k³/6, those that keep n blocks n²/2.
@@ -76,7 +98,10 @@ def pair_losses(
         on_pass: Is told how many blocks were run.
     """
     n_layer = len(model.transformer.h)
-    losses: dict[Pair, list[float]] = {pair: [] for pair in pairs}
+    linear = is_linear(model)
+    losses: dict[Pair, dict[float, list[float]]] = {
+        (a, b): {scale: [] for scale in (SCALES if linear and b == 0 else (1.0,))} for a, b in pairs
+    }
     device = next(model.parameters()).device
     with torch.inference_mode():
         for batch in batches:
@@ -90,9 +115,17 @@ def pair_losses(
                 x = states[n_layer] if first + last == n_layer else states[first]
                 for block in range(n_layer - last, n_layer) if first + last < n_layer else ():
                     x = walk.through(block, x)
-                losses[first, last] += window_losses(walk.logits(x), windows)
+                logits = walk.logits(x)
+                for scale, found in losses[first, last].items():
+                    found += window_losses(logits if scale == 1 else logits * scale, windows)
                 on_pass(last if first + last < n_layer else 0)
-    return {pair: ValidationLoss(tuple(values)) for pair, values in losses.items()}
+    return {pair: _pair_loss(found) for pair, found in losses.items()}
+
+
+def _pair_loss(found: dict[float, list[float]]) -> PairLoss:
+    losses = {scale: ValidationLoss(tuple(values)) for scale, values in found.items()}
+    scale = min(losses, key=lambda scale: losses[scale].mean)
+    return PairLoss(losses[1.0], *((losses[scale], scale) if len(losses) > 1 else (None, None)))
 
 
 @dataclass

@@ -6,13 +6,14 @@ from typing import Any
 def table(analysis: dict[str, Any]) -> str:
     """A row for each block: the loss of all up to it, and what it does; then the best blocks to keep, if asked for."""
     model = analysis["model"]
-    heads = ("first n", "parameters", "loss", "±", "", "block", "rank k*", "mass m*", "cosine", "change")
+    heads = ("first n", "parameters", "loss", "±", "rescaled", "", "block", "rank k*", "mass m*", "cosine", "change")
     rows = [
         (
             str(depth["n"]),
             f"{depth['parameters'] / 1e6:,.1f} M",
             f"{depth['loss']:.3f}",
             f"{depth['stderr']:.3f}",
+            "–" if depth["loss_rescaled"] is None else f"{depth['loss_rescaled']:.3f}",
             "│",
             str(block["block"]),
             f"{block['rank']:.1f}",
@@ -29,9 +30,10 @@ def table(analysis: dict[str, Any]) -> str:
         "",
         f"{model['name']} ({model['n_layer']} blocks) on {analysis['windows']} validation windows of "
         f"{analysis['max_seq_length']} tokens, in nats per token: its first n blocks",
-        "with its own norm and head, not trained. k*, m*: ranks and columns that hold 90 % of the attention, the most",
-        f"of any head, on {analysis['attention_sequences']} sequences. cosine: of a block's input and output; change: "
-        "norm of what it adds / of its input.",
+        "with its own norm and head, untrained; rescaled: with its norm times the best factor of 0.1 to 1, which takes",
+        "away what is mere overconfidence. k*, m*: ranks and columns that hold 90 % of the attention, the most of any",
+        f"head, on {analysis['attention_sequences']} sequences. cosine: of a block's input and output; change: norm of "
+        "what it adds / of its input.",
     )
     return "\n".join([*text, *notes, *_kept(analysis)])
 
