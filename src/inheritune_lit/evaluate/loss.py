@@ -76,13 +76,24 @@ def validation_loss(model: "torch.nn.Module", batches: Iterable["torch.Tensor"])
     with torch.inference_mode():
         for batch in batches:
             windows = batch.to(device).long()
-            logits = model(windows[:, :-1]).float()
-            targets = windows[:, 1:]
-            nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            losses += nats.view_as(targets).mean(dim=1).tolist()
+            losses += window_losses(model(windows[:, :-1]), windows)
     if not losses:
         raise InheritError("There is no validation window: the held-out text is shorter than one sequence.")
     return ValidationLoss(tuple(losses))
+
+
+def window_losses(logits: "torch.Tensor", windows: "torch.Tensor") -> list[float]:
+    """Mean next-token cross-entropy of each window in nats, in float32.
+
+    Args:
+        logits: For all but a window's last token, (B, T, V).
+        windows: Token ids, (B, T + 1).
+    """
+    import torch
+
+    targets = windows[:, 1:]
+    nats = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return nats.view_as(targets).mean(dim=1).tolist()
 
 
 def validation_windows(data_path: Path, max_seq_length: int, batch_size: int, batches: int) -> "list[torch.Tensor]":

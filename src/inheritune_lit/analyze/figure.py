@@ -1,0 +1,107 @@
+"""The analysis as a picture: what the first n blocks lose, the map of first and last ones, what each block does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.demo.figure import FAINT, INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# from Okabe and Ito's palette, which the colour-blind can tell apart
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+def draw(analysis: dict[str, Any], out_dir: Path) -> None:
+    """Writes analysis.png and analysis.svg."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: dict[str, Any] = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT}
+    style |= {"xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "inheritune"}
+    with mpl.rc_context(style):  # type: ignore[arg-type]  # matplotlib lists every key in its type
+        figure = Figure(figsize=(13, 4.6), dpi=150, facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
+        _depths(panels[0], analysis)
+        if len({row["first"] + row["last"] for row in analysis["pairs"]}) > 1:
+            _map(figure, panels[1], analysis)
+        else:
+            _blocks(panels[1], analysis, "What a block does to the residual stream", "share", _CHANGE)
+        columns = f"of {analysis['max_seq_length']}, for 90 %"
+        _blocks(panels[2], analysis, "Attention: lazy where ranks or columns are few", columns, _ATTENTION)
+        for axes in panels:
+            axes.tick_params(length=0, pad=5)
+        figure.suptitle(
+            f"What {analysis['model']['name']} loses without some of its blocks", weight="bold", fontsize=13
+        )
+        for ending in ("png", "svg"):
+            figure.savefig(out_dir / f"analysis.{ending}")
+
+
+_CHANGE = (("change", "norm of what it adds / of its input", ORANGE), ("cosine", "cosine of input and output", GREEN))
+_ATTENTION = (("mass", "columns m*", BLUE), ("rank", "rank k*", ORANGE))
+_NAME: dict[str, Any] = {"textcoords": "offset points", "weight": "bold"}
+
+
+def _plain(axes: "Axes", title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10.5)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#ECECEC", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
+    _plain(axes, "Loss of the first n blocks, untrained", "n, blocks kept", "validation loss, nats per token")
+    depths = analysis["depths"]
+    first = [(row["n"], row["loss"]) for row in depths]
+    axes.plot(*zip(*first, strict=True), color=BLUE, linewidth=2, marker="o", markersize=3.5)
+    axes.annotate("first n", first[0], (4, 12), color=BLUE, **_NAME)
+    rescaled = [(row["n"], row["loss_rescaled"]) for row in depths if row["loss_rescaled"] is not None]
+    if rescaled:
+        axes.plot(*zip(*rescaled, strict=True), color=BLUE, linewidth=1.4, linestyle=(0, (3, 2)))
+        axes.annotate("norm rescaled", rescaled[0], (4, 6), color=BLUE, **_NAME)
+    best: dict[int, float] = {}
+    for row in analysis["pairs"]:
+        n = row["first"] + row["last"]
+        best[n] = min(best.get(n, row["loss"]), row["loss"])
+    if best:
+        points = sorted(best.items())
+        axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=2, marker="D", markersize=4)
+        axes.annotate("best first and last", points[0], (6, -6), color=ORANGE, va="top", **_NAME)
+    axes.set_ylim(0, 1.12 * max(loss for _, loss in first))
+
+
+def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:
+    import numpy as np
+
+    size = analysis["model"]["n_layer"] + 1
+    grid = np.full((size, size), np.nan)
+    for row in analysis["pairs"]:
+        grid[row["last"], row["first"]] = row["loss"]
+    image = axes.imshow(grid, origin="lower", cmap="cividis_r")
+    axes.set_title("First a and last b blocks, untrained", loc="left", fontsize=10.5)
+    axes.set_xlabel("a, first blocks kept")
+    axes.set_ylabel("b, last blocks kept")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="validation loss, nats per token")
+
+
+def _blocks(
+    axes: "Axes", analysis: dict[str, Any], title: str, unit: str, curves: Sequence[tuple[str, str, str]]
+) -> None:
+    """One curve a measure over the blocks."""
+    _plain(axes, title, "block", unit)
+    blocks = analysis["blocks"]
+    for i, (key, label, colour) in enumerate(curves):
+        values = [row[key] for row in blocks]
+        axes.plot([row["block"] for row in blocks], values, color=colour, linewidth=2, marker="o", markersize=3)
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "weight": "bold"}
+        axes.text(0.98, 0.97 - 0.07 * i, label, color=colour, **place)
+    # the first block adds many times its small input: it may leave the picture, the others must not
+    axes.set_ylim(0, 1.25 * max(row[key] for row in blocks[min(1, len(blocks) - 1) :] for key, _, _ in curves))
