@@ -15,7 +15,10 @@ COMMANDS = {
     "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
     "convert-gpt2": ("inheritune_lit.gpt2.convert:convert_gpt2", "a GPT-2 from Hugging Face as a litGPT checkpoint"),
-    "analyze": ("inheritune_lit.analyze:analyze", "which blocks a model can spare: losses without them, lazy attention"),
+    "analyze": (
+        "inheritune_lit.analyze:analyze",
+        "which blocks a model can spare: losses without them, lazy attention",
+    ),
     "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.demo.figure import FAINT, INK
+from inheritune_lit.figure import BLUE, GREEN, STYLE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# from Okabe and Ito's palette, which the colour-blind can tell apart
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 def draw(analysis: dict[str, Any], out_dir: Path) -> None:
@@ -20,9 +17,7 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT}
-    style |= {"xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "inheritune"}
-    with mpl.rc_context(style):  # type: ignore[arg-type]  # matplotlib lists every key in its type
+    with mpl.rc_context(STYLE | {"font.size": 10, "svg.hashsalt": "inheritune"}):  # type: ignore[arg-type]  # matplotlib lists every key in its type
         figure = Figure(figsize=(13, 4.6), dpi=150, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
@@ -42,8 +37,11 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
             figure.savefig(out_dir / f"analysis.{ending}")
 
 
-_CHANGE = (("change", "norm of what it adds / of its input", ORANGE), ("cosine", "cosine of input and output", GREEN))
-_ATTENTION = (("mass", "columns m*", BLUE), ("rank", "rank k*", ORANGE))
+_CHANGE = (
+    ("change", "norm of what it adds / of its input", VERMILION),
+    ("cosine", "cosine of input and output", GREEN),
+)
+_ATTENTION = (("mass", "columns m*", BLUE), ("rank", "rank k*", VERMILION))
 _NAME: dict[str, Any] = {"textcoords": "offset points", "weight": "bold"}
 
 
@@ -72,8 +70,8 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
         best[n] = min(best.get(n, row["loss"]), row["loss"])
     if best:
         points = sorted(best.items())
-        axes.plot(*zip(*points, strict=True), color=ORANGE, linewidth=2, marker="D", markersize=4)
-        axes.annotate("best first and last", points[0], (6, -6), color=ORANGE, va="top", **_NAME)
+        axes.plot(*zip(*points, strict=True), color=VERMILION, linewidth=2, marker="D", markersize=4)
+        axes.annotate("best first and last", points[0], (6, -6), color=VERMILION, va="top", **_NAME)
     axes.set_ylim(0, 1.12 * max(loss for _, loss in first))
 
 
