@@ -93,7 +93,7 @@ def from_hugging_face(
     The embedding is not padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
 
     Raises:
-        InheritError: it is another model, or a tensor is unknown. Missing ones are for checkpoint.check_names_and_shapes.
+        InheritError: it is another model, or a tensor is unknown; check_names_and_shapes finds missing ones.
     """
     config = _litgpt_config(hf_config)
     ours = {theirs: part for part, theirs in PARTS.items()}
