@@ -20,7 +20,8 @@ from inheritune_lit import published
 from inheritune_lit.commit import InheritError
 from inheritune_lit.report import report
 from inheritune_lit.report.plots import shortened
-from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise, scores_table
+from inheritune_lit.report.score_tables import scores_table
+from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise
 from inheritune_lit.report.subjects import read_subjects
 from inheritune_lit.report.training import held_out_table, reach_table, recipe_differences, verdicts
 
@@ -306,9 +307,10 @@ class Page(HTMLParser):
 
 def add_analysis(run: Path) -> None:
     (run / "analysis").mkdir()
-    (run / "analysis/loss_by_depth.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="4"/></svg>'
-    )
+    (run / "analysis/analysis.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><circle r="4"/></svg>')
+    blocks = [{"block": i, "rank": 8.0 - 2 * i, "mass": 10.0 - i} for i in range(4)]
+    keep = {"n": 2, "first": 1, "last": 1, "layers": "0-0,3-3", "loss": 5.25, "first_n_loss": 7.0}
+    (run / "analysis/analysis.json").write_text(json.dumps({"format": 1, "blocks": blocks, "keep": keep}))
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +337,7 @@ def test_the_page_is_self_contained(page: Path) -> None:
     assert len(found.ids) == len(set(found.ids)), "an id is given once"
     anchors = {link[1:] for link in found.links if link.startswith("#")}
     assert anchors <= set(found.ids)
-    assert found.tags.count("svg") == 6, "three axes, wide and narrow"
+    assert found.tags.count("svg") == 8, "the loss on three axes, and the scores; each wide and narrow"
     for heading in ("Runs", "Loss", "Held-out text", "By domain", "Evaluation: low_data", "Layers", "Environment"):
         assert f">{heading}</h" in text
 
@@ -344,7 +346,7 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
     folder = page.parent
     names = {path.name for path in (folder / "plots").iterdir()}
     curves = {f"loss_{axis}.{kind}" for axis in ("tokens", "steps", "hours") for kind in ("png", "svg")}
-    assert names == curves | {"analysis_0_loss_by_depth.svg"}
+    assert names == curves | {"suite-0.png", "suite-0.svg", "analysis_0_analysis.svg"}
     for name in curves:
         if name.endswith("png"):
             assert imread(folder / "plots" / name).std() > 0.05
@@ -355,8 +357,9 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
             assert "4.100" in text, "where the random start ends"
     assert ">GPU-hours<" in (folder / "plots/loss_hours.svg").read_text()
     markdown = (folder / "report.md").read_text()
-    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "analysis_0_loss_by_depth.svg"))
+    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "suite-0.png", "analysis_0_analysis.svg"))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert "| inherited | 4 | 5.0 | 3.0 | 8.5 | 7.5 | 0-0,3-3 5.250 nats | " in rows
     assert any(line.startswith("| inherited (inherited from open\\_llama\\_3b) | **50.96**") for line in rows)
 
 
