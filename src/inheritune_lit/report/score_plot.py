@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROW = 0.42  # inches a task
+PUBLISHED, REFERENCE, CHANCE = OTHERS = ("published", "reference", "chance")
 
 
 def draw_scores(suite: str, subjects: Sequence[Subject], table: published.Scores | None, stem: Path) -> Plot:
@@ -23,7 +24,7 @@ def draw_scores(suite: str, subjects: Sequence[Subject], table: published.Scores
     stem.parent.mkdir(exist_ok=True)
     description = f"Scores on {suite}: " + ", ".join(s.name for s in subjects)
     with drawing():
-        wide, narrow = (_figure(suite, subjects, table, *size) for size in ((9.8, 1.35, 5), (3.9, 0.95, 2)))
+        wide, narrow = (_figure(suite, subjects, table, *size) for size in ((9.8, 1.35, 4), (3.9, 0.95, 2)))
         return plot(stem.name, f"Scores on {suite}", description, stem, wide, narrow)
 
 
@@ -38,27 +39,39 @@ def _figure(
     axes = figure.add_axes((left / width, 0.55 / height, 1 - (left + 0.1) / width, 1 - (top + 0.55) / height))
     known = known_tasks()
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), [known[name].title if name in known else name for name in names])
+    titles = [known[name].title if name in known else shortened([name], int(left * 12))[0] for name in names]
+    axes.set_yticks(range(len(names)), titles, ha="left")
     _chance(axes, names)
     if table:
         _published(axes, names, table)
     shade = colours(subjects)
-    short = shortened([s.name for s in subjects], 26)
+    short = shortened([s.name for s in subjects], int((width / columns - 0.4) / 0.088))
     for number, subject in enumerate(subjects):
         place = (number - (len(subjects) - 1) / 2) * min(0.2, 0.6 / len(subjects))
         _scores(
             axes, subject, suite, names, place, (shade[subject.name], MARKERS[number % len(MARKERS)], short[number])
         )
-    axes.set_xlabel("score, per cent; lines reach two standard errors to either side")
+    axes.set_xlabel("score, per cent, ± 2 standard errors")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
+    axes.tick_params(axis="y", pad=left * 72)
+    _legend(figure, axes, columns)
+    return figure
+
+
+def _legend(figure: "Figure", axes: "Axes", columns: int) -> None:
+    """Our models first; what can't be seen by colour alone has a marker of its own."""
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: labels[i] in OTHERS)
+    rows = -(-len(order) // columns)
+    order = [order[i] for column in range(columns) for i in range(column, len(order), columns)] if rows > 1 else order
     figure.legend(
+        [handles[i] for i in order], [labels[i] for i in order],
         loc="upper left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderpad=0, handletextpad=0.3,
         columnspacing=1.4, borderaxespad=0.2,
     )  # fmt: skip
-    return figure
 
 
 def _chance(axes: "Axes", names: Sequence[str]) -> None:
@@ -66,8 +79,8 @@ def _chance(axes: "Axes", names: Sequence[str]) -> None:
     known = known_tasks()
     levels = [(row, known[name]) for row, name in enumerate(names) if name in known and known[name].chance is not None]
     places = [max(task.chance or 0, task.constant or 0) for _, task in levels]
-    rows = [row for row, _ in levels]
-    axes.vlines(places, [r - 0.34 for r in rows], [r + 0.34 for r in rows], colors=FAINT, linewidth=1.6, label="chance")
+    bar: dict[str, Any] = {"marker": "|", "markersize": 19, "markeredgewidth": 1.6, "linestyle": "none"}
+    axes.plot(places, [row for row, _ in levels], color=FAINT, label=CHANCE, **bar)
 
 
 def _published(axes: "Axes", names: Sequence[str], table: published.Scores) -> None:
@@ -78,7 +91,7 @@ def _published(axes: "Axes", names: Sequence[str], table: published.Scores) -> N
             {"marker": "o", "markersize": 4, "markerfacecolor": "none"},
             "other published models",
         ),
-        (("reference",), INK, {"marker": "D", "markersize": 5}, "reference, as published"),
+        (("reference",), INK, {"marker": "D", "markersize": 5}, REFERENCE),
     ):
         points = [
             (model.scores[name], row)
