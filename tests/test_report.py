@@ -53,7 +53,7 @@ def make_run(folder: Path, losses: Callable[[int], float], *, random: bool = Fal
         if step % 20 == 0:
             rows.append(f"{step - 1},,,,{losses(step) + 0.1}")
     log.write_text("\n".join(rows) + "\n")
-    inheritance = {"source": {"folder": "checkpoints/open_llama_3b"}, "blocks": list(range(13))}
+    inheritance = {"source": {"name": "open_llama_3b"}, "start": "inherit", "blocks": list(range(13))}
     start = (
         {"fingerprint": "random", "inheritance": None}
         if random

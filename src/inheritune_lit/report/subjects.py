@@ -50,7 +50,7 @@ class Subject:
         inheritance = self._inheritance
         if not inheritance:
             return str(self.run.recipe.get("initial_checkpoint_dir") or "unknown")
-        source = Path(str((inheritance.get("source") or {}).get("folder") or "?")).name
+        source = (inheritance.get("source") or {}).get("name") or "an unnamed source"
         kind = str(inheritance.get("start") or "inherit").replace("inherit", "inherited")
         return f"{kind} from {source}"
 
