@@ -1,5 +1,7 @@
 """`inheritune pretrain` and its function: runs that are killed, torn, changed and gone wrong, with a small model."""
 
+import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,73 @@ def test_a_finished_run(recipe: dict[str, Any], whole: Path) -> None:
     ]
     assert [step for step, _, _ in run.curves["validation"]] == [0, 3, 6]
     assert (whole / "model" / RECEIPT).is_file()
+
+
+class Killed(Exception):
+    """What a test raises when a training has come far enough: the training is killed."""
+
+
+def kill_at(step: int) -> Any:
+    def on_progress(progress: Progress) -> None:
+        if progress.step == step:
+            raise Killed
+
+    return on_progress
+
+
+def killed(recipe: dict[str, Any], run: Path, step: int, **options: Any) -> Path:
+    with pytest.raises(Killed):
+        train(recipe, run, on_progress=kill_at(step), **options)
+    return run
+
+
+def learning_rates(run: Path) -> list[float]:
+    rates: dict[int, float] = {}
+    for log in sorted(run.glob("logs/csv/version_*/metrics.csv")):
+        with log.open(newline="") as file:
+            rates |= {
+                int(row["total_tokens"]): float(row["learning_rate"]) for row in csv.DictReader(file) if row["loss"]
+            }
+    return [rate for _, rate in sorted(rates.items())]
+
+
+def test_killed_torn_and_resumed_ends_bit_identical(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = killed(recipe, tmp_path / "run", 5)
+    assert not (run / "run.json").exists()
+    torn = run / "step-00000004/lit_model.pth"
+    os.truncate(torn, torn.stat().st_size - 1000)
+    with pytest.raises(InheritError, match=r"another recipe, start or data:\n  train.min_lr: 0.0001 before, 0.001 now"):
+        train({**recipe, "train": {**recipe["train"], "min_lr": 1e-3}}, run)
+    with pytest.raises(InheritError, match=r"\n  start: [0-9a-f]{16}… before, random now"):
+        train({**recipe, "initial_checkpoint_dir": None}, run)
+
+    receipt = train(recipe, run)
+    printed = capsys.readouterr().out
+    assert f"{run}/step-00000004 is not usable, and is {run}/.torn-step-00000004 now" in printed
+    assert "Going on after step 2 of 6" in printed
+    assert (run / ".torn-step-00000004/lit_model.pth").stat().st_size > 0, "set aside, not deleted"
+    assert same_weights(whole / "model", run / "model")
+    assert not same_weights(whole / "step-00000004", run / "model"), "another step is another model"
+    for name, curve in read_run(whole).curves.items():  # to three digits, where the kill lost litGPT's CSV log
+        assert read_run(run).curves[name] == [(s, t, pytest.approx(loss, abs=1e-3)) for s, t, loss in curve]
+    assert [launch["from_step"] for launch in receipt["launches"]] == [0, 2]
+    assert receipt["validation_loss_untrained"] == read_run(run).curves["validation"][0][2]
+
+
+def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    """Two micro-batches a step become four after step 2: the same batches, the same learning rates."""
+    run = killed(recipe, tmp_path / "run", 4)
+    train({**recipe, "train": {**recipe["train"], "micro_batch_size": 1}}, run)
+    assert learning_rates(run) == learning_rates(whole)
+    ours, theirs = (torch.load(r / "final" / WEIGHTS, weights_only=True) for r in (run, whole))
+    assert ours["train_dataloader"] == theirs["train_dataloader"]
+    assert (ours["iter_num"], theirs["iter_num"], ours["step_count"]) == (24, 12, 6)
+    for (_, tokens, loss), (_, same_tokens, expected) in zip(
+        read_run(run).curves["training"], read_run(whole).curves["training"], strict=True
+    ):
+        assert tokens == same_tokens
+        assert loss == pytest.approx(expected, abs=1e-3)
+    for name, tensor in theirs["model"].items():
+        torch.testing.assert_close(ours["model"][name], tensor, rtol=0, atol=2e-5)
