@@ -23,6 +23,8 @@ from inheritune_lit.runs import FORMAT, LAUNCH, LOG
 if TYPE_CHECKING:
     from inheritune_lit.launch.resume import Checkpoint
 
+NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one device, ends a run whose loss is NaN
+
 
 @dataclass(frozen=True)
 class Options:
@@ -192,6 +194,11 @@ class Launch:
             hint = " Was the memory full? `dmesg` says whether the kernel did it." if code == -signal.SIGKILL else ""
             return InheritError(f"litgpt pretrain was killed by {signal.Signals(-code).name}.{hint} {self._goes_on()}")
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        if NOT_CLIPPED in tail:
+            first = self.watch.step + 1
+            last = self.watch.step + self.recipe["train"].get("log_interval", 1)
+            steps = f"step {first}" if first == last else f"one of the steps {first} to {last}"
+            return self._diverged(Diverged(f"The gradients are not finite at {steps}.", first, last))
         return InheritError(
             f"litgpt pretrain failed with exit code {code}. {log} ends with:\n{tail}\n{self._goes_on()}"
         )

@@ -59,7 +59,7 @@ def gpu_key(device: str) -> str | None:
         *(("h100-pcie", "h100-pcie"), ("h100-nvl", None), ("h100", "h100"), ("h200-nvl", None), ("h200", "h200")),
         *(("a100", memory), ("rtx-a6000", "a6000"), ("a40", "a40"), ("l40s", "l40s"), ("rtx-3090", "rtx3090")),
     )
-    return next((key for part, key in variants if re.search(rf"(?<![a-z0-9]){part}(?![0-9a-z])", name)), None)
+    return next((key for part, key in variants if re.search(rf"(?<![a-z0-9]){part}(?!-ti|[0-9a-z])", name)), None)
 
 
 def peak_flops(device: str) -> float | None:
