@@ -13,14 +13,19 @@ import pytest
 import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
+from litgpt.args import TrainArgs
+from litgpt.pretrain import get_lr
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
 from inheritune_lit.commit import InheritError, _locked
+from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
 from inheritune_lit.launch import Options, Progress, resume, train, training
 from inheritune_lit.launch.command import saving_advice
+from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
+from inheritune_lit.launch.schedule import schedule
 from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.launch.watch import Diverged, Watch
 from inheritune_lit.launch.windows import windows_of
@@ -321,3 +326,45 @@ def test_how_often_to_save() -> None:
     assert saving_advice(progress, 50, 30) is None
     assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
     assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+@pytest.mark.parametrize("warmup", [{"lr_warmup_steps": 5}, {"lr_warmup_steps": None, "lr_warmup_fraction": 0.1}])
+def test_schedule_is_litgpts_and_stays_when_counters_change(
+    micro_batch: int, gpus: int, warmup: dict[str, Any]
+) -> None:
+    settings = {"global_batch_size": 16, "micro_batch_size": micro_batch, "max_tokens": 50 * 16 * 8 + 40} | warmup
+    train_args, loader = TrainArgs(**settings), range(1000 // (micro_batch * gpus))
+    ours = schedule(settings, gpus, 8, loader_windows=1000)
+    assert ours.accumulation == train_args.gradient_accumulation_iters(gpus)
+    assert ours.max_iters == settings["max_tokens"] // gpus // (micro_batch * 8)
+    assert ours.warmup_iters == train_args.warmup_iters(gpus, 1, ours.max_iters, loader)
+    for accumulation in (1, 3, 8):
+        for step in range(50):
+            before, now = (step + 1) * ours.accumulation - 1, (step + 1) * accumulation - 1
+            rate = ours.learning_rate(get_lr, 3e-4, now, accumulation, 1e-5)
+            assert rate == get_lr(3e-4, before, ours.warmup_iters, ours.max_iters, 1e-5)
+
+
+def test_a_resumed_loader_is_as_long_as_ever(recipe: dict[str, Any]) -> None:
+    """litGPT takes lr_warmup_fraction of it: were it shorter, the learning rates would change at a resume."""
+    data = PackedTokens(**recipe["data"]["init_args"])
+    data.connect(None, 2, LENGTH)
+    loader = data.train_dataloader()
+    loader.load_state_dict(loader.state_dict() | {"consumed": 40})
+    assert len(loader) == STEPS * BATCH // 2
+    assert sum(1 for _ in loader) == (STEPS * BATCH - 40) // 2 + 1, (
+        "and the one past the end, which is an error if used"
+    )
+
+
+def test_speed(recipe: dict[str, Any]) -> None:
+    settings = settings_of(recipe)
+    assert speed(settings, 10, 2.0, []) == {"tokens_per_second": 10 * BATCH * LENGTH / 2, "mfu": None}
+    fast = speed(settings, 10, 1e-6, ["NVIDIA H100 80GB HBM3"])
+    parameters = 2 * (4 * 32 * 32 + 3 * 32 * 48) + 32 * 64  # of the matrices, without the embedding
+    attention = 2 * 2 * LENGTH * 32 * LENGTH  # 2 blocks, 2 products, over all pairs of positions
+    flops = 3 * 2 * (parameters * LENGTH + attention) * 10 * BATCH / 1e-6  # three passes, two FLOPs a product
+    assert fast["mfu"] == pytest.approx(flops / 989.4e12, rel=1e-3)
+    assert speed(settings, 0, 0.0, []) == {"tokens_per_second": None, "mfu": None}

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.commit import InheritError, _locked, write_json
 from inheritune_lit.launch import preflight as checks
+from inheritune_lit.launch.command import pretrain
 from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.recipes.findings import Finding
@@ -62,8 +64,12 @@ def found(recipe: dict[str, Any], tmp_path: Path, **asked: Any) -> dict[str, Fin
     return {finding.key: finding for finding in findings if finding.severity != "note"}
 
 
-def test_a_good_recipe_has_nothing(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_good_recipe_has_nothing(recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found(recipe, tmp_path, verify="full") == {}
+    run = tmp_path / "run"
+    pretrain(tmp_path / "recipe.yaml", out_dir=run, dry_run=True)
+    assert "recipe.yaml: " in capsys.readouterr().out
+    assert not run.exists()
 
 
 def test_eight_mistakes_are_named_in_one_go(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -108,6 +114,11 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     assert "Pass --keep_last 2" in finding.fix
     assert found(recipe, tmp_path, keep_last=2) == {}
     assert found(never, tmp_path)["train.save_interval"].severity == "warning", "one checkpoint has room"
+    small = Path(tempfile.gettempdir())
+    usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
+    monkeypatch.setattr(checks.shutil, "disk_usage", usage)
+    assert "litGPT writes each checkpoint, 0.0 GiB, to " in found(recipe, tmp_path)["out_dir"].problem
+    assert "Set TMPDIR to a folder on the disk of" in found(recipe, tmp_path)["out_dir"].fix
 
 
 def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ can only be computed for a recipe that litGPT accepts, follows.
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,10 +224,20 @@ def _disk(figures: Mapping[str, Any], asked: Asked, interval: int | None) -> lis
     place = next(f for f in (asked.run.absolute(), *asked.run.absolute().parents) if f.exists())
     there = sum(file.stat().st_size for file in asked.run.rglob("*.pth")) if asked.run.exists() else 0
     free = shutil.disk_usage(place).free + there
+    machine, temporary = figures["machine"], Path(tempfile.gettempdir())
+    findings = []
+    if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
+        text = (
+            f"On one device litGPT writes each checkpoint, {size / 2**30:.1f} GiB, to {temporary} first, which has "
+            f"{room / 2**30:.1f} GiB."
+        )
+        fix = f"Set TMPDIR to a folder on the disk of {asked.run}, where a finished file is moved at once, too."
+        findings.append(Finding("error", "out_dir", text, fix))
     if needed <= free:
-        return []
+        return findings
     text = (
         f"The run will leave {kept + 1} checkpoints of {size / 2**30:.1f} GiB and {copies} of {bare / 2**30:.1f} GiB, "
         f"{needed / 2**30:.1f} GiB in all; {place} has {free / 2**30:.1f} GiB for them."
     )
-    return [Finding("error", "train.save_interval", text, "Pass --keep_last 2, raise it, or choose another out_dir.")]
+    fix = "Pass --keep_last 2, raise it, or choose another out_dir."
+    return [*findings, Finding("error", "train.save_interval", text, fix)]
