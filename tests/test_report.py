@@ -337,6 +337,7 @@ def test_the_page_is_self_contained(page: Path) -> None:
     assert len(found.ids) == len(set(found.ids)), "an id is given once"
     anchors = {link[1:] for link in found.links if link.startswith("#")}
     assert anchors <= set(found.ids)
+    assert text.count(">reference<") == 2, "in the legend of either drawing of the scores"
     assert found.tags.count("svg") == 8, "the loss on three axes, and the scores; each wide and narrow"
     for heading in ("Runs", "Loss", "Held-out text", "By domain", "Evaluation: low_data", "Layers", "Environment"):
         assert f">{heading}</h" in text

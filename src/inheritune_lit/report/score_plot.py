@@ -89,7 +89,7 @@ def _published(axes: "Axes", names: Sequence[str], table: published.Scores) -> N
             ("baseline", "paper"),
             GREY,
             {"marker": "o", "markersize": 4, "markerfacecolor": "none"},
-            "other published models",
+            PUBLISHED,
         ),
         (("reference",), INK, {"marker": "D", "markersize": 5}, REFERENCE),
     ):
