@@ -21,9 +21,9 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.report import report
 from inheritune_lit.report.plots import shortened
 from inheritune_lit.report.score_tables import scores_table
-from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise
+from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise, table_for
 from inheritune_lit.report.subjects import read_subjects
-from inheritune_lit.report.training import held_out_table, reach_table, recipe_differences, verdicts
+from inheritune_lit.report.training import held_out_table, losses_table, reach_table, recipe_differences, verdicts
 
 LOW_DATA = published.scores("low_data")
 TOKENS_PER_STEP = 4 * 16
@@ -274,8 +274,10 @@ def test_scores_of_another_kind_than_the_published_are_refused(runs: list[Path],
         InheritError, match="mmlu of inherited is acc, 0-shot, version 2.0, the published .* acc, 5-shot"
     ):
         report(runs, out_dir=tmp_path / "report")
-    report(runs, out_dir=tmp_path / "report", baselines="none")
-    assert "OPT-1.3B" not in (tmp_path / "report/report.md").read_text()
+    subjects = read_subjects(runs)
+    assert table_for("low_data", subjects, "auto") is LOW_DATA
+    assert table_for("low_data", subjects, "none") is None
+    assert list(cells(scores_table("low_data", subjects, None))) == ["inherited", "random"]
     with pytest.raises(InheritError, match="no published table is named lowdata"):
         report(runs, out_dir=tmp_path / "report", baselines="lowdata")
 
@@ -438,10 +440,13 @@ def test_gpt2_stands_beside_its_published_losses(tmp_path: Path) -> None:
     settings = yaml.safe_load((run / "recipe.yaml").read_text())
     settings["model_config"]["hf_config"] = {"model_type": "gpt2"}
     (run / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    report([run], out_dir=tmp_path / "report")
-    text = (tmp_path / "report/report.md").read_text()
-    assert "| large, inherited | 18 | 100K | 2.8090 | OpenWebText |" in text
-    assert "LLM-Inheritune" in text
+    found = losses_table(read_subjects([run]), "auto")
+    assert found
+    assert cells(found[0])["large, inherited"] == ["18", "100K", "2.8090", "OpenWebText"]
+    assert cells(found[0])["run"] == ["13", "100", "3.1000", "data/tokens"]
+    assert "LLM-Inheritune" in found[0].notes[0]
+    assert losses_table(read_subjects([run]), "none") is None
+    assert losses_table(read_subjects([make_run(tmp_path / "llama", falling(6, 3))]), "auto") is None
 
 
 def test_command_without_torch(runs: list[Path], tmp_path: Path) -> None:
@@ -501,7 +506,7 @@ def pixels(picture: np.ndarray, colour: str) -> int:
 )
 def test_the_page_in_chromium(page: Path, tmp_path: Path) -> None:
     light, dark = (browse(page, tmp_path / name, scheme=scheme) for name, scheme in (("light", LIGHT), ("dark", DARK)))
-    phone = browse(page, tmp_path / "phone", width=500, height=3000)
+    phone = browse(page, tmp_path / "phone", width=500, height=2000)
     for seen in (light, dark, phone):
         assert seen["console"] == []
         assert seen["requests"] == set()
