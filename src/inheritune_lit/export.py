@@ -193,7 +193,11 @@ def without_files(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """All but the card, which is for people to edit."""
-    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(folder.iterdir())}
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != CARD
+    }
 
 
 def _check_bytes(weights: Weights) -> None:
