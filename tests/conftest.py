@@ -14,8 +14,8 @@ import tokenizers
 import torch
 import yaml
 from litgpt.config import Config
-from litgpt.model import GPT
 
+from inheritune_lit import gpt2
 from inheritune_lit.data.prepare import prepare
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
@@ -40,6 +40,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         LLAMA | {"n_query_groups": 2, "n_expert": 4, "n_expert_per_token": 2},
         {"model_type": "mixtral"},
     ),
+    "gpt2": (
+        "pythia-14m",  # litGPT knows no GPT-2: any name will do
+        SMALL
+        | {"n_layer": 6, "intermediate_size": 128, "bias": False, "parallel_residual": False}
+        | {"rotary_percentage": 0.0, "gelu_approximate": "tanh", "norm_eps": 1e-5}
+        | {"hf_config": {"model_type": "gpt2", "layer_norm_bias": False, "scale_attn_by_inverse_layer_idx": True}},
+        {"model_type": "gpt2"},
+    ),
     "biased_head": ("phi-2", SMALL | {"n_layer": 6, "intermediate_size": 64}, {"model_type": "phi"}),
 }
 
@@ -63,7 +71,7 @@ def make_checkpoint(
     name, small, hf_config = ARCHITECTURES[architecture]
     config = Config.from_name(name, **small | overrides)
     torch.manual_seed(seed)
-    model = GPT(config)
+    model = gpt2.build(config)
     with torch.no_grad():
         for parameter in model.parameters():  # nothing may look right because it is all ones or all zeros
             parameter.copy_(torch.randn(parameter.shape) * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))

@@ -326,14 +326,14 @@ def test_a_data_sets_script_runs_only_if_trusted(
     with pytest.raises(InheritError, match="A script of its repository loads it, .* --trust_remote_code"):
         check_data(task, config, manager)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(InheritError):  # the script is not a whole one
+    with pytest.raises(InheritError) as error:  # the script is not a whole one
         check_data(task, task_config(task, manager, DataOptions(tmp_path, trust_remote_code=True)), manager)
-    assert (tmp_path / "ran").exists()
+    assert (tmp_path / "ran").exists(), error.value
 
 
 def test_errors_of_the_command(tmp_path: Path) -> None:
     tmp_path.joinpath("empty").mkdir()
-    with pytest.raises(InheritError, match="holds no model: expected lit_model.pth"):
+    with pytest.raises(InheritError, match="holds no litGPT checkpoint: no lit_model.pth in it"):
         evaluate(str(tmp_path / "empty"))
     with pytest.raises(InheritError, match="No suite mine: expected one of gpt2, low_data, smoke, or a YAML file"):
         read_suite("mine")

@@ -11,8 +11,8 @@ import torch
 import yaml
 from conftest import ARCHITECTURES, make_checkpoint
 from litgpt.config import Config
-from litgpt.model import GPT
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import Weights
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.surgery import surgery
@@ -34,8 +34,8 @@ def test_target_is_the_reference_without_the_other_blocks(
     surgery(source, layers=layers, out_dir=tmp_path / "target")
     verify(tmp_path / "target", source=source)
 
-    # litGPT builds the model from the folder's own config and takes every tensor
-    model = GPT(Config.from_checkpoint(tmp_path / "target"))
+    # the model of the folder's own config takes every tensor
+    model = gpt2.build(Config.from_checkpoint(tmp_path / "target"))
     model.load_state_dict(load(tmp_path / "target"), strict=True)
     # negative control: other blocks give other logits
     blocks = json.loads((tmp_path / "target/inheritance.json").read_text())["blocks"]

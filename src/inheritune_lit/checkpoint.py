@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError, read_json
 
 if TYPE_CHECKING:
@@ -199,6 +200,22 @@ def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in model.items()}
 
 
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that a path means: itself, or a finished run's `model/` or else `final/`.
+
+    Raises:
+        InheritError: there is no checkpoint in it; the message names those of a run that did not end.
+    """
+    for folder in (path, path / "model", path / "final"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    steps = sorted(folder.parent.name for folder in path.glob(f"step-*/{WEIGHTS}"))
+    hint = (
+        f"This run has not ended; name one of its checkpoints: {', '.join(steps[-3:])}." if steps else "Check the path."
+    )
+    raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
+
+
 def load_config(folder: Path) -> "Config":
     """litGPT's Config from a folder's model_config.yaml.
 
@@ -226,10 +243,9 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in gpt2.build(config).state_dict().items()}
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not in the model" for name in weights if name not in expected]
     problems += [

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import (
     HF_CONFIG,
     MODEL_CONFIG,
@@ -70,7 +71,8 @@ def slice_config(config: "Config", blocks: Sequence[int]) -> "Config":
                 "are dense), which litGPT's first_k_dense_replace can't describe. Choose them in ascending order."
             )
         dense = kept_dense
-    return replace(config, n_layer=len(blocks), first_k_dense_replace=dense, **per_layer)
+    options = gpt2.slice_options(config, blocks) if gpt2.is_gpt2(config) else config.hf_config
+    return replace(config, n_layer=len(blocks), first_k_dense_replace=dense, hf_config=options, **per_layer)
 
 
 def slice_hf_config(hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]) -> dict[str, Any]:
@@ -135,11 +137,11 @@ class Plan:
         )
 
     def parameters(self, *, embeddings: bool = True) -> int:
-        """Number of parameters; without embeddings, token embedding and head are left out."""
+        """Number of parameters; without embeddings, those of tokens and positions and the head are left out."""
         return sum(
             self.weights.numel(self.names[target])
             for target in self.distinct
-            if embeddings or not target.startswith(("transformer.wte.", "lm_head."))
+            if embeddings or not target.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
         )
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, check_names_and_shapes, load_config, read_receipt
 from inheritune_lit.commit import InheritError, sha256_file
 
@@ -15,17 +16,28 @@ if TYPE_CHECKING:
 def verify(folder: Path, *, source: Path | None = None) -> None:
     """Check a checkpoint folder against its receipt and, with --source, against the reference it was made from.
 
+    A folder that `inheritune export` wrote is opened by transformers in a new process besides: every tensor is there,
+    none is left over, and the tokenizer is litGPT's.
+
     Arguments:
-        folder: A folder that `inheritune surgery` wrote.
+        folder: A folder that `inheritune surgery` or `inheritune export` wrote.
         source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
             of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype.
+            For an exported folder, the checkpoint that it was made from: logits and token ids are compared.
     """
     folder = Path(folder)
     receipt = read_receipt(folder)
     check_files(folder, receipt["files"])
     print(f"{folder}: {len(receipt['files'])} files are what {RECEIPT} says")
+    if receipt.get("kind") == "export":
+        from inheritune_lit.parity import verify_export
+
+        verify_export(folder, receipt, None if source is None else Path(source))
+        return
     if source is None:
         return
+    if "blocks" not in receipt:
+        raise InheritError(f"{folder} was not made by surgery, but by {receipt.get('command')}: drop --source.")
     target, reference = Weights(folder / WEIGHTS), Weights(Path(source) / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)
     check_names_and_shapes(reference, load_config(Path(source)), Path(source))
@@ -56,9 +68,7 @@ def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
         elif (digest := sha256_file(path)) != entry["sha256"]:
             problems.append(f"{name} has SHA-256 {digest[:16]}…, expected {str(entry['sha256'])[:16]}…")
     if problems:
-        raise InheritError(
-            f"{folder} is not what its {RECEIPT} says: {'; '.join(problems)}. Write it again with inheritune surgery."
-        )
+        raise InheritError(f"{folder} is not what its {RECEIPT} says: {'; '.join(problems)}. Write it again.")
 
 
 def compare_tensors(target: Weights, source: Weights, blocks: Sequence[int]) -> None:
@@ -110,12 +120,11 @@ def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: in
 
 
 def load_model(folder: Path) -> "GPT":
-    """litGPT's GPT over the mapped weights of a checkpoint folder, in evaluation mode."""
+    """The model over the mapped weights of a checkpoint folder, in evaluation mode."""
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        model = GPT(load_config(folder))
+        model = gpt2.build(load_config(folder))
     model.load_state_dict(dict(Weights(folder / WEIGHTS)), assign=True)
     model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
     return model.eval()

@@ -23,6 +23,10 @@ from torch.utils.data.distributed import DistributedSampler
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.encoding import identity, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
+from inheritune_lit.gpt2.model import place
+
+# litGPT's parser imports this module for a recipe's data, before it builds the model
+place()
 
 
 class Windows(Dataset[Tensor]):

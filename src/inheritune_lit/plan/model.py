@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
+
 if TYPE_CHECKING:
     from litgpt.config import Config
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 class Parameters:
     total: int
     inside: int
-    """Without token embedding and head"""
+    """Without the embeddings of tokens and positions and the head"""
     block: int
     """The largest block's"""
     largest: int
@@ -23,17 +25,19 @@ class Parameters:
 
 
 def count_parameters(config: "Config", *, tied: bool = False) -> Parameters:
-    """Parameters of litGPT's own model of this config, built on the meta device."""
+    """Parameters of the model of this config, built on the meta device."""
     import torch
-    from litgpt.model import GPT
 
     with torch.device("meta"):
-        model: Any = GPT(config)
+        model: Any = gpt2.build(config)
     total = sum(p.numel() for p in model.parameters())
-    embedding, head = (sum(p.numel() for p in part.parameters()) for part in (model.transformer.wte, model.lm_head))
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    outside = sum(
+        size for name, size in sizes.items() if name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
+    )
     return Parameters(
-        total=total - (embedding if tied else 0),
-        inside=total - embedding - head,
+        total=total - (sizes["transformer.wte.weight"] if tied else 0),
+        inside=total - outside,
         block=max(sum(p.numel() for p in block.parameters()) for block in model.transformer.h),
         largest=max(p.numel() for p in model.parameters()),
     )
@@ -47,11 +51,10 @@ def measured_flops(config: "Config", sequence: int) -> int:
     """
     import torch
     from lightning.fabric.utilities.throughput import measure_flops
-    from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
 
     with torch.device("meta"):
-        model = GPT(config)
+        model = gpt2.build(config)
         model.max_seq_length = sequence
         tokens = torch.zeros((1, sequence), dtype=torch.long)
         return measure_flops(model, lambda: model(tokens), lambda y: chunked_cross_entropy(y, tokens, chunk_size=0))
@@ -78,7 +81,6 @@ def saved_for_backward(config: "Config", sequence: int, precision: str) -> Saved
 
 def _saved_bytes(config: "Config", batch: int, sequence: int, precision: str) -> int:
     import torch
-    from litgpt.model import GPT
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.autograd.graph import saved_tensors_hooks
 
@@ -86,7 +88,7 @@ def _saved_bytes(config: "Config", batch: int, sequence: int, precision: str) ->
     with FakeTensorMode():
         torch.set_default_dtype(torch.bfloat16 if precision == "bf16-true" else torch.float32)
         try:
-            model = GPT(config)
+            model = gpt2.build(config)
         finally:
             torch.set_default_dtype(default)
         model.max_seq_length = sequence

@@ -10,6 +10,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ def measure(config: "Config", settings: "Namespace", steps: int) -> dict[str, An
     """
     import lightning as L
     import torch
-    from litgpt.model import GPT
-    from litgpt.pretrain import initialize_weights
     from litgpt.utils import instantiate_torch_optimizer
+
+    from inheritune_lit.gpt2.model import initialize_weights
 
     train = settings.train
     fabric = L.Fabric(devices=1, precision=settings.precision or "bf16-mixed")
     try:
         with fabric.init_module(empty_init=True):
-            model: Any = GPT(config)
+            model: Any = gpt2.build(config)
         initialize_weights(fabric, model, n_layer=config.n_layer, n_embd=config.n_embd)
         if train.tie_embeddings:
             model.transformer.wte.weight = model.lm_head.weight

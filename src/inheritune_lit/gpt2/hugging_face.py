@@ -1,0 +1,174 @@
+"""GPT-2 between litGPT and Hugging Face: pure functions on (state dict, config), both ways.
+
+litGPT's qkv holds queries, keys and values one after the other, as GPT-2's c_attn does; GPT-2's linear layers (Conv1D)
+are transposed.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.gpt2.options import check, layer_indices
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.config import Config
+
+# litGPT's name inside a block → Hugging Face's
+PARTS = {
+    "norm_1": "ln_1",
+    "attn.qkv": "attn.c_attn",
+    "attn.proj": "attn.c_proj",
+    "norm_2": "ln_2",
+    "mlp.fc": "mlp.c_fc",
+    "mlp.proj": "mlp.c_proj",
+}
+# config.json's key → the one value that our model computes
+FIXED = {
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+
+
+def hugging_face_config(config: "Config") -> dict[str, Any]:
+    """config.json of the model that `to_hugging_face` makes: every token's row is kept, the scale is in the weights."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.padded_vocab_size,
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": config.intermediate_size,
+        "layer_norm_epsilon": config.norm_eps,
+        "initializer_range": 0.02,
+        "scale_attn_by_inverse_layer_idx": False,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        **FIXED,
+    }
+
+
+def to_hugging_face(
+    state: Mapping[str, "torch.Tensor"], config: "Config"
+) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
+    """The state dict and config.json of transformers' GPT2LMHeadModel that computes the same logits.
+
+    Biases that the model does not have become zeros. The inverse-layer scale goes into the queries, because
+    transformers before 4.57 ignores scale_attn_by_inverse_layer_idx with SDPA; in float32 that is exact to rounding.
+    Rows of the embedding beyond the vocabulary stay: without them the softmax would be another one.
+
+    Raises:
+        InheritError: the Config describes another model, or a tensor is unknown.
+    """
+    check(config)
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        theirs = _their_name(name)
+        found[theirs] = tensor.t() if _is_conv1d(theirs) else tensor
+    scaled = config.hf_config["scale_attn_by_inverse_layer_idx"]
+    for i, index in enumerate(layer_indices(config)):
+        for part in PARTS.values():
+            weight = found[f"transformer.h.{i}.{part}.weight"]
+            found.setdefault(f"transformer.h.{i}.{part}.bias", weight.new_zeros(weight.shape[-1]))
+        for kind in ("weight", "bias") if scaled else ():
+            name = f"transformer.h.{i}.attn.c_attn.{kind}"
+            found[name] = found[name].clone()
+            found[name][..., : config.n_embd] /= index + 1
+    norm = found["transformer.ln_f.weight"]
+    found.setdefault("transformer.ln_f.bias", norm.new_zeros(norm.shape))
+    return {name: tensor.contiguous() for name, tensor in found.items()}, hugging_face_config(config)
+
+
+def from_hugging_face(
+    hf_state: Mapping[str, "torch.Tensor"], hf_config: Mapping[str, Any]
+) -> tuple[dict[str, "torch.Tensor"], "Config"]:
+    """The litGPT state dict and Config of a GPT2LMHeadModel, such as OpenAI's gpt2 and gpt2-medium.
+
+    The embedding is not padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
+
+    Raises:
+        InheritError: it is another model, or a tensor is unknown or missing.
+    """
+    config = _litgpt_config(hf_config)
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in hf_state.items():
+        name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
+        if re.fullmatch(r"transformer\.h\.\d+\.attn\.(masked_)?bias", name):  # causal masks that old versions saved
+            continue
+        if name == "lm_head.weight":
+            _check_tied(tensor, hf_state)
+            continue
+        state[_our_name(name)] = (tensor.t() if _is_conv1d(name) else tensor).contiguous()
+    return state, config
+
+
+def _their_name(name: str) -> str:
+    if match := re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name):
+        if match[2] in PARTS:
+            return f"transformer.h.{match[1]}.{PARTS[match[2]]}.{match[3]}"
+    elif re.fullmatch(r"transformer\.(wte\.weight|wpe\.weight|ln_f\.(weight|bias))", name):
+        return name
+    raise InheritError(
+        f"Tensor {name!r} is not a GPT-2's: expected litGPT's names (transformer.h.0.attn.qkv.weight …)."
+    )
+
+
+def _our_name(name: str) -> str:
+    ours = {theirs: ours for ours, theirs in PARTS.items()}
+    if match := re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name):
+        if match[2] in ours:
+            return f"transformer.h.{match[1]}.{ours[match[2]]}.{match[3]}"
+    elif re.fullmatch(r"transformer\.(wte\.weight|wpe\.weight|ln_f\.(weight|bias))", name):
+        return name
+    raise InheritError(f"Tensor {name!r} is not one of Hugging Face's GPT2LMHeadModel.")
+
+
+def _is_conv1d(name: str) -> bool:
+    return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
+def _check_tied(head: "torch.Tensor", hf_state: Mapping[str, "torch.Tensor"]) -> None:
+    import torch
+
+    embedding = next(tensor for name, tensor in hf_state.items() if name.endswith("wte.weight"))
+    if not torch.equal(head, embedding):
+        raise InheritError(
+            "lm_head.weight is not the token embedding: a GPT-2 with a head of its own is not supported."
+        )
+
+
+def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
+    from litgpt.config import Config
+
+    problems = [
+        f"{key} is {hf_config[key]!r}, expected {value!r}"
+        for key, value in {"model_type": "gpt2", **FIXED}.items()
+        if hf_config.get(key, value) != value
+    ]
+    if problems:
+        raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
+    width = hf_config["n_embd"]
+    return Config(
+        name="gpt2",
+        hf_config={
+            "model_type": "gpt2",
+            "layer_norm_bias": True,
+            "scale_attn_by_inverse_layer_idx": bool(hf_config.get("scale_attn_by_inverse_layer_idx")),
+        },
+        block_size=hf_config["n_positions"],
+        vocab_size=hf_config["vocab_size"],
+        padded_vocab_size=hf_config["vocab_size"],
+        n_layer=hf_config["n_layer"],
+        n_head=hf_config["n_head"],
+        n_embd=width,
+        intermediate_size=hf_config.get("n_inner") or 4 * width,
+        norm_eps=hf_config.get("layer_norm_epsilon", 1e-5),
+        rotary_percentage=0.0,
+        parallel_residual=False,
+        gelu_approximate="tanh",
+        bias=True,
+    )
