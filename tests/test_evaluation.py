@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,17 +14,23 @@ import datasets
 import pytest
 import torch
 import yaml
-from conftest import make_tokenizer, write_bpe
+from conftest import make_tokenizer
+from lm_eval.models import huggingface
 from lm_eval.tasks import TaskManager
 from questions import SUBJECTS, write_data
+from test_export import LLAMA, make_reference
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from inheritune_lit import parity, reload
 from inheritune_lit.commit import InheritError
 from inheritune_lit.evaluate import command, harness
 from inheritune_lit.evaluate.command import evaluate
-from inheritune_lit.evaluate.harness import DataOptions, check_data, task_config
+from inheritune_lit.evaluate.harness import DataOptions, ModelOptions, check_data, task_config
+from inheritune_lit.evaluate.subject import find
 from inheritune_lit.evaluate.suites import Suite, check_suite, definitions, read_suite, registry
+from inheritune_lit.export import export_checkpoint
 
+SEED = 0  # of a model that answers MMLU otherwise with four examples than with five
 PAPER = {  # arXiv 2404.08634: metric and examples before the question
     **{f"{name}": ("acc", 0) for name in ("piqa", "boolq", "winogrande", "wsc", "logiqa", "truthfulqa_mc2")},
     **{"mnli": ("acc", 0), "qnli": ("acc", 0), "wnli": ("acc", 0), "mmlu": ("acc", 5)},
@@ -36,12 +43,13 @@ PAPER_GPT2 = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """lm-eval's description of the machine takes a second a task, and says nothing about a score."""
+    """Saves time: lm-eval's description of the machine takes a second a task, and says nothing about a score."""
     with pytest.MonkeyPatch.context() as patch:
         import lm_eval.evaluator
 
         patch.setattr(lm_eval.evaluator, "add_env_info", lambda _: None)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(parity, "reload_in_new_process", reload.reload)  # that it is the same is export's test
         yield
 
 
@@ -63,10 +71,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "random"
-    write_bpe(folder)
-    return save_model(folder, 600, seed=1)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A litGPT checkpoint that can take MMLU's five examples."""
+    folder = tmp_path_factory.mktemp("models") / "checkpoint"
+    return make_reference(folder, "llama", LLAMA | {"max_position_embeddings": 2048}, block_size=2048, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, _quiet: None) -> Path:
+    export_checkpoint(checkpoint, checkpoint.parent / "exported")
+    return checkpoint.parent / "exported"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +108,7 @@ def manager(suite_file: Path) -> TaskManager:
 
 
 @pytest.fixture(scope="module")
-def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def command_line(data: Path, exported: Path, suite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What lm-eval's own command line says, started before anything else: two processes that take a while.
 
     In the folder of the data, lm-eval finds them under their names, so nothing at all is replaced.
@@ -103,7 +117,7 @@ def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: py
     zero_shot = [name for name in PAPER if name != "mmlu"]
     processes = []
     for tasks, shots in ((zero_shot, 0), (["mmlu_four"], 5)):
-        args = ["--model", "hf", "--model_args", f"pretrained={model}", "--device", "cpu", "--batch_size", "8"]
+        args = ["--model", "hf", "--model_args", f"pretrained={exported}", "--device", "cpu", "--batch_size", "8"]
         args += ["--tasks", ",".join(tasks), "--num_fewshot", str(shots), "--output_path", str(out / f"{shots}.json")]
         args += ["--include_path", str(suite_file.parent / "tasks")]
         environment = os.environ | {"HF_HOME": str(out / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -131,9 +145,9 @@ def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: py
 
 
 def test_equals_lm_evals_own_command_line(
-    data: Path, model: Path, suite_file: Path, command_line: Any, tmp_path: Path
+    data: Path, checkpoint: Path, exported: Path, suite_file: Path, command_line: Any, tmp_path: Path
 ) -> None:
-    evaluate(str(model), suite=str(suite_file), data_dir=data, out_dir=tmp_path)
+    evaluate(str(checkpoint), suite=str(suite_file), data_dir=data, out_dir=tmp_path)
     ours = json.loads((tmp_path / "four.json").read_text())["tasks"]
     theirs = command_line()
     assert len(ours) == 10
@@ -142,15 +156,37 @@ def test_equals_lm_evals_own_command_line(
         assert result["stderr"] == theirs[name]["acc_stderr,none"]
         assert result["version"] == str(theirs[name]["version"])
     assert ours["mmlu_four"]["samples"] == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["four.json"], "the export is gone"
     assert len({result["value"] for result in ours.values()}) > 4, "a model that always says the same proves little"
 
     # the negative control: with one example fewer, MMLU's number is another one
     planted = yaml.safe_load(suite_file.read_text())
     planted["tasks"] = {"mmlu_four": planted["tasks"]["mmlu_four"] | {"num_fewshot": 4}}
     suite_file.with_name("planted.yaml").write_text(yaml.dump(planted))
-    evaluate(str(model), suite=str(suite_file.with_name("planted.yaml")), data_dir=data, out_dir=tmp_path)
+    evaluate(str(exported), suite=str(suite_file.with_name("planted.yaml")), data_dir=data, out_dir=tmp_path)
     wrong = json.loads((tmp_path / "planted.json").read_text())["tasks"]["mmlu_four"]
     assert wrong["value"] != theirs["mmlu_four"]["acc,none"]
+
+
+def test_an_export_is_the_checkpoint(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    ours, theirs = find(str(checkpoint)), find(str(exported))
+    assert ours.fingerprint == theirs.fingerprint
+    broken = shutil.copytree(exported, tmp_path / "broken")
+    (broken / "config.json").write_text((broken / "config.json").read_text().replace('"silu"', '"gelu"'))
+    with pytest.raises(InheritError, match="config.json has SHA-256"):
+        _ = find(str(broken)).fingerprint
+
+
+def test_it_uses_the_tokenizer_that_the_export_says(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval takes the fast one unless it is told otherwise, and OpenLLaMA's once was wrong."""
+    asked = []
+    monkeypatch.setattr(huggingface, "HFLM", lambda **options: asked.append(options["use_fast_tokenizer"]))
+    receipt = harness.read_receipt(exported)
+    assert receipt["tokenizer"]["use_fast"] is True
+    harness.load_model(exported, ModelOptions())
+    monkeypatch.setattr(harness, "read_receipt", lambda _: receipt | {"tokenizer": {"use_fast": False}})
+    harness.load_model(exported, ModelOptions())
+    assert asked == [True, False]
 
 
 def definition(suite: Suite) -> dict[str, tuple[str, int]]:
@@ -315,6 +351,8 @@ def test_a_data_sets_script_runs_only_if_trusted(
 ) -> None:
     """lm-eval's own definition of PIQA trusts whatever script lies in the data set's repository."""
     monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "datasets_modules"]:
+        monkeypatch.delitem(sys.modules, name)  # where datasets put scripts before
     (task,) = read_suite("low_data").only(["piqa"]).tasks
     assert next(definitions("piqa", manager))["dataset_kwargs"]["trust_remote_code"] is True
     (tmp_path / "baber/piqa").mkdir(parents=True)
