@@ -351,6 +351,7 @@ def test_a_data_sets_script_runs_only_if_trusted(
 ) -> None:
     """lm-eval's own definition of PIQA trusts whatever script lies in the data set's repository."""
     monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
     for name in [name for name in sys.modules if name.split(".")[0] == "datasets_modules"]:
         monkeypatch.delitem(sys.modules, name)  # where datasets put scripts before
     (task,) = read_suite("low_data").only(["piqa"]).tasks
@@ -366,7 +367,7 @@ def test_a_data_sets_script_runs_only_if_trusted(
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InheritError) as error:  # the script is not a whole one
         check_data(task, task_config(task, manager, DataOptions(tmp_path, trust_remote_code=True)), manager)
-    assert (tmp_path / "ran").exists(), error.value
+    assert (tmp_path / "ran").exists(), str(error.value)
 
 
 def test_errors_of_the_command(tmp_path: Path) -> None:

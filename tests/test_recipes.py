@@ -20,6 +20,7 @@ from litgpt.model import GPT
 from litgpt.pretrain import setup as litgpt_pretrain
 
 from inheritune_lit.data.prepare import prepare
+from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.layers import parse_layers
 from inheritune_lit.recipes.listing import parameters, rows, shipped
 from inheritune_lit.recipes.render import render_all, render_readme
@@ -27,7 +28,8 @@ from inheritune_lit.recipes.table import run_named, runs
 from inheritune_lit.surgery import slice_config, surgery
 
 COMMANDS: dict[str, Callable[..., Any]] = {".": litgpt_pretrain, "surgery": surgery, "data": prepare}
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+EVAL = sorted((ROOT / "recipes/eval").rglob("*.yaml"))
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*EVAL})
 PRETRAIN = [path for path in RECIPES if path.parent.name == "recipes"]
 
 
@@ -54,6 +56,8 @@ def test_count() -> None:
     # the table's 19 runs, each from both starts, and the demo; one surgery for each of the 10 targets
     assert counts == {"recipes": 2 * 19 + 1, "surgery": 10, "data": 5}
     assert len(PRETRAIN) == 39
+    names = [str(path.relative_to(ROOT / "recipes/eval")) for path in EVAL]
+    assert names == ["gpt2.yaml", "low_data.yaml", "smoke.yaml", "tasks/next_line.yaml"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
@@ -63,6 +67,16 @@ def test_parses_and_tells_how_to_run_it(path: Path) -> None:
     header = path.read_text().split("\n\n")[0]
     assert header.startswith("# ")
     assert str(path.relative_to(ROOT)) in path.read_text(), "the header gives the command"
+
+
+@pytest.mark.parametrize("path", EVAL, ids=lambda path: path.name)
+def test_suite_tells_how_to_run_it(path: Path) -> None:
+    """What is in the suites, and whether lm-eval has it, is tested in test_evaluation.py."""
+    content = yaml.load(path.read_text(), UniqueKeys)
+    assert str(path.relative_to(ROOT)) in path.read_text(), "the header gives the command"
+    if "tasks" in content:
+        assert [task.name for task in read_suite(str(path)).tasks] == list(content["tasks"])
+        assert read_suite(path.stem).tasks == read_suite(str(path)).tasks, "it is found by its name"
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
