@@ -7,13 +7,14 @@ import pytest
 def test_imports_are_light() -> None:
     """No command pays for torch or litGPT before it needs them."""
     modules = "inheritune_lit.surgery, inheritune_lit.verify, inheritune_lit.data.prepare, inheritune_lit.demo, "
-    modules += "inheritune_lit.recipes, inheritune_lit.plan, inheritune_lit.plan.report, inheritune_lit.data.inspect"
+    modules += "inheritune_lit.recipes, inheritune_lit.plan, inheritune_lit.plan.report, inheritune_lit.data.inspect, "
+    modules += "inheritune_lit.evaluate.command"
     check = f"import sys, {modules}; print([m for m in ('torch', 'litgpt', 'datatrove', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["surgery", "verify", "prepare", "data", "recipes", "plan", "demo"])
+@pytest.mark.parametrize("command", ["surgery", "verify", "prepare", "data", "recipes", "plan", "evaluate", "demo"])
 def test_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "inheritune_lit", command, "--help"], capture_output=True, text=True, check=True

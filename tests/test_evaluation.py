@@ -268,6 +268,11 @@ def test_accuracy_by_hand(toy: tuple[Path, Path]) -> None:
     assert tasks["toy_a"]["stderr"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
     assert tasks["toy_b"]["stderr"] == pytest.approx((0.5 * 0.5 / 3) ** 0.5)
 
+    # another metric is another number: per character, the fourth choice costs least (4 tokens for 11 characters)
+    toy[1].write_text(toy[1].read_text().replace("metric: acc", "metric: acc_norm"))
+    tasks = run_toy(toy, overwrite=True)["tasks"]
+    assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 0, "toy_b": 1 / 4, "toy_c": 1 / 3}
+
 
 @pytest.mark.usefixtures("light_registry")
 def test_goes_on_after_an_interruption(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,9 @@ def test_a_new_process_says_the_same(cut: Path, tmp_path: Path, capsys: pytest.C
     receipt = json.loads((tmp_path / "out/inheritance.json").read_text())
     assert receipt["check"]["depth"] == 3
     assert receipt["check"]["logits"]["relative_difference"] <= 1e-5
-    assert {"model.safetensors", "config.json", "generation_config.json", "README.md"} <= receipt["files"].keys()
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert receipt["files"].keys() == written - {"README.md", "inheritance.json"}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "README.md"} <= written
     edit(tmp_path / "out/config.json", num_hidden_layers=6)
     with pytest.raises(InheritError, match="model.layers.3.input_layernorm.weight is missing"):
         reload.reload_in_new_process(tmp_path / "out")
@@ -481,7 +483,7 @@ def test_the_card_says_what_is_known(run: Path, tmp_path: Path, in_this_process:
     assert front["library_name"] == "transformers"
     start = json.loads((run / "run.json").read_text())["start"]["inheritance"]
     for line in (
-        "# small_llama\n",
+        "# out\n",
         "3 blocks and 67,296 parameters",
         f"| its fingerprint | `{start['source']['fingerprint']}` |",
         "| blocks taken, in this order | the first 3 |",

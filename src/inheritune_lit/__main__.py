@@ -12,13 +12,13 @@ from inheritune_lit.commit import InheritError
 # One line a command: its name, where it lives, and what `inheritune --help` says of it.
 COMMANDS = {
     "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
-    "export": ("inheritune_lit.export:export", "write a Hugging Face folder of a checkpoint, reloaded and compared"),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
     "convert-gpt2": ("inheritune_lit.gpt2.convert:convert_gpt2", "a GPT-2 from Hugging Face as a litGPT checkpoint"),
     "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "export": ("inheritune_lit.export:export", "write a Hugging Face folder of a checkpoint, reloaded and compared"),
     "evaluate": ("inheritune_lit.evaluate.command:evaluate", "scores on lm-eval's tasks, and loss on held-out tokens"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
 }

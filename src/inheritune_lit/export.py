@@ -121,6 +121,7 @@ def export_checkpoint(
         card = render_card(
             receipt,
             lineage,
+            name=out_dir.name,
             context=config.block_size,
             architecture=hf_config.model_type,
             license=license,
@@ -191,7 +192,12 @@ def without_files(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(folder.iterdir())}
+    """All but the card, which is for people to edit."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != CARD
+    }
 
 
 def _check_bytes(weights: Weights) -> None:
