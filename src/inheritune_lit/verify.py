@@ -40,6 +40,8 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     print(f"{folder}: {len(receipt['files'])} files are what {RECEIPT} says")
     if source is None:
         return
+    if "blocks" not in receipt:
+        raise InheritError(f"{folder} was not made by surgery, but by {receipt.get('command')}: drop --source.")
     target, reference = Weights(folder / WEIGHTS), Weights(Path(source) / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)
     check_names_and_shapes(reference, load_config(Path(source)), Path(source))
