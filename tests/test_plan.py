@@ -15,11 +15,14 @@ from litgpt.model import GPT
 from test_validate import shards
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.gpt2 import build
 from inheritune_lit.plan import plan, plan_recipe
 from inheritune_lit.plan.machines import GPUS
 from inheritune_lit.plan.memory import RESERVE, Memory, Run, largest_micro_batch, peak
 from inheritune_lit.plan.model import Parameters, Saved, count_parameters, measured_flops, saved_for_backward
+from inheritune_lit.recipes.listing import recipes
 from inheritune_lit.recipes.table import runs
+from inheritune_lit.recipes.table_gpt2 import MICRO_BATCH
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
@@ -27,12 +30,12 @@ TINY = Config.from_name("open_llama_3b", n_layer=2, n_embd=64, n_head=4, n_query
                         intermediate_size=96, block_size=64, vocab_size=128, padded_vocab_size=128)  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", recipes(ROOT / "recipes"), ids=lambda path: path.name)
 def test_parameters_are_those_of_litgpts_model(path: Path) -> None:
     recipe = yaml.safe_load(path.read_text())
     config = Config(**recipe["model_config"])
     with torch.device("meta"):
-        model = GPT(config)
+        model = build(config)
     if recipe["train"]["tie_embeddings"]:
         model.transformer.wte.weight = model.lm_head.weight
     counted = count_parameters(config, tied=recipe["train"]["tie_embeddings"])
@@ -127,6 +130,13 @@ def test_our_micro_batches_are_the_largest_that_fit() -> None:
         memory = Run(count_parameters(config), saved, 32000, 2048, "bf16-mixed", 2)
         fitting = largest_micro_batch(memory, 64, 48 * 2**30) or largest_micro_batch(memory, 64, 80 * 2**30)
         assert run.micro_batch == min(fitting or 0, 8), run.name
+
+
+def test_gpt2_micro_batches_fit_on_the_papers_gpus() -> None:
+    """Its largest model on one GPU: the others need less."""
+    memory = plan_recipe(ROOT / "recipes/gpt2/xlarge_k48.yaml", gpu="a100-40")["memory"]
+    assert memory["fits"]
+    assert memory["compiled"]["largest_micro_batch"] >= MICRO_BATCH
 
 
 def test_memory_of_a_real_run_is_foreseen_within_15_percent() -> None:

@@ -13,7 +13,7 @@ from conftest import ROOT
 from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes import copy, list_recipes
 from inheritune_lit.recipes.findings import Finding, report
-from inheritune_lit.recipes.listing import rows, shipped
+from inheritune_lit.recipes.listing import recipes, rows, shipped
 from inheritune_lit.recipes.validate import validate_file
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
@@ -56,7 +56,7 @@ def found(path: Path, **options: Any) -> dict[str, Finding]:
     return {finding.key: finding for finding in validate_file(path, **options)[0]}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", recipes(ROOT / "recipes"), ids=lambda path: path.name)
 def test_our_own_recipes_have_nothing_worse_than_a_note(path: Path) -> None:
     findings, _ = validate_file(path)
     assert {f.severity for f in findings} <= {"note"}, report(path, findings)
@@ -188,7 +188,7 @@ def shards(folder: Path, tokens: int) -> None:
 def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_recipes()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(rows(shipped())) == 40
+    assert len(lines) == 1 + len(rows(shipped())) == 64
     assert lines[1].split()[:6] == ["openllama3b_n13", "OpenLLaMA-3B", "→", "13", "inherited", "1.816B"]
     copy("openllama3b_n13_e5_random", tmp_path / "mine")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.yaml")) == [

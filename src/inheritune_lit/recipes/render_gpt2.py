@@ -56,12 +56,12 @@ def _recipe(run: Run) -> str:
         max_tokens=run.max_tokens,
         sequence=table.SEQUENCE,
         batch=reference.batch,
-        micro_batch=reference.micro_batch,
+        micro_batch=table.MICRO_BATCH,
         warmup_steps=table.WARMUP_STEPS,
         learning_rate=reference.learning_rate,
         min_learning_rate=reference.min_learning_rate,
         save_interval=table.SAVE_INTERVAL,
-        eval_iters=table.EVAL_WINDOWS // reference.micro_batch,
+        eval_iters=table.EVAL_ITERS,
     )
     return f"{_header(run, model)}\n\n{render_body(model, settings)}"
 
@@ -151,7 +151,7 @@ def _cost(run: Run, model: Mapping[str, Any]) -> str:
 
 
 def _gpus(run: Run) -> str:
-    batch, micro = run.reference.batch, run.reference.micro_batch
+    batch, micro = run.reference.batch, table.MICRO_BATCH
     counts = [n for n in range(1, batch // micro + 1) if batch % (n * micro) == 0]
     listed = ", ".join(map(str, counts))
     text = f"GPUs: {listed}, so that global_batch_size / (devices × num_nodes) is a multiple of micro_batch_size."

@@ -44,9 +44,6 @@ class Reference:
     learning_rate: float
     min_learning_rate: float
     rate_source: str
-    micro_batch: int
-    """Sequences that a GPU takes at a time (ours), for its shorter models too: by `inheritune plan` the most that fits
-    40 GiB, up to 4, with which both batches divide by four GPUs"""
 
     @property
     def model_name(self) -> str:
@@ -57,10 +54,10 @@ class Reference:
 _PAPERS, _SOPHIA, _THEIRS = "the paper's", "those of the code that the paper builds on", "those of the authors' code"
 _OURS = "ours, the large model's, as the paper does not say"
 _MEDIUM = Reference(
-    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA, micro_batch=4
+    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA
 )  # fmt: skip
-_LARGE = Reference("GPT-2 large", "770M", 36, 20, 1280, OPENWEBTEXT, 16, _PAPERS, 2e-4, 1e-5, _THEIRS, micro_batch=4)
-_XLARGE = Reference("GPT-2 xlarge", "1.5B", 48, 25, 1600, OPENWEBTEXT, 16, _OURS, 2e-4, 1e-5, _OURS, micro_batch=1)
+_LARGE = Reference("GPT-2 large", "770M", 36, 20, 1280, OPENWEBTEXT, 16, _PAPERS, 2e-4, 1e-5, _THEIRS)
+_XLARGE = Reference("GPT-2 xlarge", "1.5B", 48, 25, 1600, OPENWEBTEXT, 16, _OURS, 2e-4, 1e-5, _OURS)
 REFERENCES = {
     "medium": _MEDIUM,
     "large": _LARGE,
@@ -77,9 +74,10 @@ SEQUENCE = 1024  # tokens
 VOCABULARY, PADDED_VOCABULARY = 50257, 50304
 STEPS = 100_000
 WARMUP_STEPS = 2000
-# Ours.
+# Ours. Four sequences of each model fit 40 GiB by `inheritune plan`, and both batches divide by four GPUs with them.
+MICRO_BATCH = 4
 SAVE_INTERVAL = 5000  # steps
-EVAL_WINDOWS = 800  # of 1,024 tokens: the same ones for every model of a corpus
+EVAL_ITERS = 200  # micro-batches: 819,200 tokens
 TOKENIZER = "checkpoints/gpt2_tokenizer"
 
 
