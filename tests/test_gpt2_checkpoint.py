@@ -18,8 +18,9 @@ from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import load_config
 from inheritune_lit.commit import InheritError
 from inheritune_lit.gpt2.convert import convert_gpt2
+from inheritune_lit.layers import slice_config
 from inheritune_lit.plan.model import count_parameters, measured_flops, saved_for_backward
-from inheritune_lit.surgery import slice_config, surgery
+from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import compare_logits, load_model, verify
 
 MakeCheckpoint = Callable[..., Path]
