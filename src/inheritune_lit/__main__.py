@@ -18,6 +18,8 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
+    "pretrain": ("inheritune_lit.launch.command:pretrain", "run a recipe: checked, resumed, watched to its end"),
+    "launch-script": ("inheritune_lit.launch.slurm:launch_script", "print a batch script that runs a recipe on Slurm"),
     "grow": (
         "inheritune_lit.growth:grow",
         "Algorithm 2: add blocks until the shorter model is as good as its reference",
@@ -86,7 +88,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "Training is litGPT's own command: litgpt pretrain --config recipes/<name>.yaml",
+            "Training is litGPT's own command, litgpt pretrain --config recipes/<name>.yaml; `pretrain` runs it.",
         ]
     )
 
