@@ -265,6 +265,7 @@ def test_accuracy_by_hand(toy: tuple[Path, Path]) -> None:
     tasks = run_toy(toy)["tasks"]
     assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 3 / 5, "toy_b": 2 / 4, "toy_c": 0}
     assert [task["samples"] for task in tasks.values()] == [5, 4, 3]
+    assert [task["batch_size"] for task in tasks.values()] == [8, 8, 8]
     assert tasks["toy_a"]["stderr"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
     assert tasks["toy_b"]["stderr"] == pytest.approx((0.5 * 0.5 / 3) ** 0.5)
 
@@ -298,6 +299,8 @@ def test_goes_on_after_an_interruption(toy: tuple[Path, Path], monkeypatch: pyte
 @pytest.mark.usefixtures("light_registry")
 def test_results_are_not_mixed(toy: tuple[Path, Path]) -> None:
     model, suite = toy
+    with pytest.raises(InheritError, match="--limit is 0, expected a number of questions"):
+        run_toy(toy, limit=0)
     run_toy(toy, tasks="toy_c", limit=2)
     with pytest.raises(InheritError, match="limit: 2 before, null now"):
         run_toy(toy)

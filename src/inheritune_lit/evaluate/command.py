@@ -63,6 +63,8 @@ def evaluate(
     out_dir = out_dir or subject.out_dir
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
         raise InheritError(f"--batch_size is {batch_size}, expected auto or a number of questions.")
+    if limit is not None and limit < 1:
+        raise InheritError(f"--limit is {limit}, expected a number of questions, or none for all.")
     if loss is not None:
         size = None if batch_size == "auto" else int(batch_size)
         _measure_loss(subject, loss, out_dir, max_seq_length, device, size)

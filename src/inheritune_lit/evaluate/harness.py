@@ -131,7 +131,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, torch_dtype=get_dtype(options.dtype), output_loading_info=True
+            folder, dtype=get_dtype(options.dtype), output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise InheritError(f"transformers can't load {folder}: {error}") from error
