@@ -13,8 +13,6 @@ import pytest
 import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
-from litgpt.args import TrainArgs
-from litgpt.pretrain import get_lr
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
 from inheritune_lit.commit import InheritError, _locked
@@ -22,12 +20,9 @@ from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
 from inheritune_lit.launch import Options, Progress, resume, train, training
-from inheritune_lit.launch.command import saving_advice
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
-from inheritune_lit.launch.schedule import schedule
 from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.launch.watch import Diverged, Watch
 from inheritune_lit.launch.windows import windows_of
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import check_files, load_model
@@ -171,10 +166,11 @@ def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_pa
     """kill -9 of the command in a step, then as a checkpoint is being saved; then it is left alone."""
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
     path.write_text(yaml.dump(recipe | {"out_dir": str(run)}))
-    command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "24"]
-    for line in ("step 12 |", "step-00000016"):
+    command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "16"]
+    for text in ("step 12 |", "Saving checkpoint"):
+        said = (run / "pretrain.log").stat().st_size if run.exists() else 0
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            wait_for(run / "pretrain.log", line, process)
+            wait_for(run / "pretrain.log", text, said, process)
             process.kill()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "recipe.yaml: 2 notes" in done.stdout
@@ -182,16 +178,16 @@ def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_pa
     assert same_weights(whole / "model", run / "model")
     receipt = read_run(run).receipt
     assert len(receipt["launches"]) == 3
-    assert receipt["launches"][-1]["from_step"] in (8, 16)
+    assert 8 <= receipt["launches"][1]["from_step"] <= receipt["launches"][2]["from_step"]
     assert [folder.name for folder in sorted(run.glob("step-*"))] == ["step-00000016", "step-00000024"]
     assert same_weights(run / "weights/00000016", whole / "step-00000016")
     curve = read_run(run).curves["training"]
     assert curve == [(s, t, pytest.approx(loss, abs=1e-3)) for s, t, loss in read_run(whole).curves["training"]]
 
 
-def wait_for(log: Path, text: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(log: Path, text: str, after: int, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 240
-    while not (log.exists() and text in log.read_text()):
+    while not (log.exists() and text in log.read_text()[after:]):
         assert process.poll() is None, "it ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -304,15 +300,15 @@ def test_which_checkpoints_stay(whole: Path, tmp_path: Path, capsys: pytest.Capt
     def torn(folder: Path) -> None:
         raise InheritError("torn")
 
-    tidy(run, run / "step-00000024", 1, None, torn)
-    assert "all older checkpoints stay: torn" in capsys.readouterr().out
+    tidy(run, 1, None, torn)
+    assert "A checkpoint is not whole, and all stay: torn" in capsys.readouterr().out
     assert len(list(run.glob("step-*"))) == 3
-    tidy(run, run / "step-00000024", 1, 8, lambda folder: None)
-    assert len(list(run.glob("step-*"))) == 3
-    tidy(run, run / "step-00000024", 1, None, lambda folder: None)
+    tidy(run, 1, 8, lambda folder: None)
+    assert len(list(run.glob("step-*"))) == len(list(run.glob("weights/*"))) == 3
+    tidy(run, 1, None, lambda folder: None)
     assert [folder.name for folder in run.glob("*-*")] == ["step-00000024"]
     assert same_weights(run / "weights/00000024", whole / "step-00000024")
-    (run / "run.json").unlink(missing_ok=True)
+    assert [folder.name for folder in run.glob("weights/*")] == ["00000024"]
 
 
 def test_windows_of_a_step_are_those_that_the_loader_reads(recipe: dict[str, Any]) -> None:
@@ -321,58 +317,6 @@ def test_windows_of_a_step_are_those_that_the_loader_reads(recipe: dict[str, Any
     settings = settings_of(recipe)
     assert windows_of(recipe, settings, 3, 4) == order[2 * BATCH : 4 * BATCH]
     assert windows_of(recipe, settings, 1, STEPS) == order
-
-
-def line(step: int, loss: float | str, validation: str = "n/a") -> str:
-    return f"Epoch 1 | iter {2 * step} step {step} | loss train: {loss}, val: {validation} | iter time: 1.0 ms (step)"
-
-
-def test_watch_reads_litgpts_lines() -> None:
-    watch = Watch(100)
-    first = watch.line(line(1, 5.0, "6.500"), 10.0)
-    assert (first, watch.untrained) == (Progress(1, 100, 5.0, 6.5, None), 6.5)
-    for step in range(2, 12):
-        progress = watch.line(line(step, 5.0), 9.0 + step)
-    assert progress == Progress(11, 100, 5.0, 6.5, 89.0)
-    assert watch.line("iter 22: val loss 4.2500, val time: 3.0 ms", 100.0) is None
-    after = watch.line(line(12, 5.0), 110.0)  # a validation is no step's time
-    assert after == Progress(12, 100, 5.0, 4.25, 88.0)
-    assert watch.stalled(119.9) is None
-    assert "No step for 10 s since step 12; they took 1.00 s" in str(watch.stalled(120.1))
-    assert watch.stalled(130) is None, "said once"
-    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 14, 3.100 above the median of the 12") as info:
-        watch.line(line(14, 8.1), 121.0)
-    assert (info.value.first, info.value.last) == (13, 14)
-    for loss in ("nan", "inf"):
-        with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
-            Watch(100).line(line(1, loss), 0.0)
-    assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0) is not None
-
-
-def test_how_often_to_save() -> None:
-    progress = Progress(100, 1100, 3.0, None, 36000.0)  # 36 s a step
-    assert saving_advice(progress, 50, 30) is None
-    assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
-    assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
-
-
-@pytest.mark.parametrize("micro_batch", [1, 2, 4])
-@pytest.mark.parametrize("gpus", [1, 2, 4])
-@pytest.mark.parametrize("warmup", [{"lr_warmup_steps": 5}, {"lr_warmup_steps": None, "lr_warmup_fraction": 0.1}])
-def test_schedule_is_litgpts_and_stays_when_counters_change(
-    micro_batch: int, gpus: int, warmup: dict[str, Any]
-) -> None:
-    settings = {"global_batch_size": 16, "micro_batch_size": micro_batch, "max_tokens": 50 * 16 * 8 + 40} | warmup
-    train_args, loader = TrainArgs(**settings), range(1000 // (micro_batch * gpus))
-    ours = schedule(settings, gpus, 8, loader_windows=1000)
-    assert ours.accumulation == train_args.gradient_accumulation_iters(gpus)
-    assert ours.max_iters == settings["max_tokens"] // gpus // (micro_batch * 8)
-    assert ours.warmup_iters == train_args.warmup_iters(gpus, 1, ours.max_iters, loader)
-    for accumulation in (1, 3, 8):
-        for step in range(50):
-            before, now = (step + 1) * ours.accumulation - 1, (step + 1) * accumulation - 1
-            rate = ours.learning_rate(get_lr, 3e-4, now, accumulation, 1e-5)
-            assert rate == get_lr(3e-4, before, ours.warmup_iters, ours.max_iters, 1e-5)
 
 
 def test_a_resumed_loader_is_as_long_as_ever(recipe: dict[str, Any]) -> None:

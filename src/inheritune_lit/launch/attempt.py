@@ -119,8 +119,8 @@ class Launch:
             )
         except Diverged as error:
             raise self._diverged(error) from None
-        except (Terminated, KeyboardInterrupt) as error:
-            raise Terminated(f"{error or 'Interrupted.'} {self._goes_on()}") from None
+        except Terminated as error:
+            raise Terminated(f"{error} {self._goes_on()}") from None
         finally:
             self._note(exit=code)
         if code:
@@ -148,11 +148,15 @@ class Launch:
 
         if self.watch.saved is None or self.watch.interrupted:  # it may not be done with saving
             return
-        saved, self.watch.saved = Path(self.watch.saved).parent, None
+        self.watch.saved = None
         shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
         self._note()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes the checkpoints that need not stay, if asked to."""
         if self.options.keep_last is not None:
-            keep.tidy(self.run, saved, self.options.keep_last, self.options.keep_every, self._check)
+            keep.tidy(self.run, self.options.keep_last, self.options.keep_every, self._check)
 
     def _check(self, folder: Path) -> object:
         from inheritune_lit.launch import resume

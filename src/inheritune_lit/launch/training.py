@@ -61,6 +61,7 @@ def train(
         checkpoint = launch.newest()
         if checkpoint is None or checkpoint.step < launch.settings.steps or checkpoint.accumulation is not None:
             launch.run_litgpt(checkpoint, lock)
+        launch.tidy()
         return finish(run, recipe, launch.settings, launch.record)
 
 
