@@ -19,7 +19,7 @@ from inheritune_lit.commit import InheritError, _locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, resume, train, training
+from inheritune_lit.launch import Options, Progress, record, resume, train
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
 from inheritune_lit.launch.settings import settings_of
@@ -165,7 +165,8 @@ def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_
 def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     """kill -9 of the command in a step, then as a checkpoint is being saved; then it is left alone."""
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(yaml.dump(recipe | {"out_dir": str(run)}))
+    data = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"num_workers": 1}}
+    path.write_text(yaml.dump(recipe | {"out_dir": str(run), "data": data}))
     command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "16"]
     for text in ("step 12 |", "Saving checkpoint"):
         said = (run / "pretrain.log").stat().st_size if run.exists() else 0
@@ -199,7 +200,7 @@ class Enough(Exception):
 
 def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any], tmp_path: Path) -> None:
     long = {**recipe, "train": recipe["train"] | {"max_tokens": 2000 * BATCH * LENGTH, "save_interval": 1000}}
-    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700}}
+    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700, "num_workers": 2}}
 
     def stop(progress: Progress) -> None:
         raise Enough
@@ -227,7 +228,7 @@ def test_gradients_that_are_not_finite_stop_the_run(recipe: dict[str, Any], tmp_
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "ORPHAN", 0.3)
+    monkeypatch.setattr(record, "ORPHAN", 0.3)
     with _locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")

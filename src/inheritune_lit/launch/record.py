@@ -3,15 +3,19 @@
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
-from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
+from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
+
+ORPHAN = 15  # seconds that a training whose launcher was killed may take to die, its data workers last
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
 # hold is compared, not where they lie.
@@ -20,6 +24,31 @@ FREE = (
     *("train.micro_batch_size", "train.save_interval", "train.log_interval"),
     *("data.init_args.data_path", "data.init_args.num_workers"),
 )
+
+
+@contextmanager
+def run_lock(run: Path) -> Iterator[int]:
+    """The run folder's lock, made with it; its descriptor. A training whose launcher was killed may hold it a while.
+
+    Raises:
+        InheritError: another launch has it.
+    """
+    deadline = time.monotonic() + ORPHAN
+    with ExitStack() as stack:
+        while True:
+            try:
+                lock = stack.enter_context(_locked(run))
+                break
+            except InheritError as error:
+                if "Another process" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise InheritError(
+                        f"{run} is in use: another launch, or a training that one left, is writing it now. Wait for "
+                        "it, or stop it."
+                    ) from None
+            time.sleep(0.2)
+        yield lock
 
 
 def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
