@@ -104,6 +104,7 @@ class Launch:
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
         )
         self._began = time.monotonic()
+        self._note()
         code: int | None = None
         try:
             code = listen(
