@@ -7,6 +7,7 @@ import pytest
 def test_imports_are_light() -> None:
     """No command pays for torch or litGPT before it needs them."""
     modules = "inheritune_lit.surgery, inheritune_lit.verify, inheritune_lit.data.prepare, inheritune_lit.demo, "
+    modules += "inheritune_lit.launch.command, inheritune_lit.launch.slurm, inheritune_lit.runs, "
     modules += "inheritune_lit.recipes, inheritune_lit.plan, inheritune_lit.plan.report, inheritune_lit.data.inspect"
     check = f"import sys, {modules}; print([m for m in ('torch', 'litgpt', 'datatrove', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
