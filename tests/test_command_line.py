@@ -14,7 +14,9 @@ def test_imports_are_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["surgery", "verify", "prepare", "data", "recipes", "plan", "demo"])
+@pytest.mark.parametrize(
+    "command", ["surgery", "verify", "prepare", "data", "recipes", "plan", "pretrain", "launch-script", "demo"]
+)
 def test_help(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "inheritune_lit", command, "--help"], capture_output=True, text=True, check=True
