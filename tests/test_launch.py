@@ -246,6 +246,11 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
     killed = Options(launcher=("bash", "-c", "kill -9 $$", "litgpt"))
     with pytest.raises(InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command begins anew"):
         train(recipe, tmp_path / "run", options=killed)
+    with pytest.raises(InheritError, match="failed with exit code 1"):  # another recipe, as it begins anew
+        train(recipe | {"seed": 1}, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+    assert "jumped" not in (tmp_path / "run/pretrain.log").read_text()
+    assert "step 12" in (tmp_path / "run/.before-1/pretrain.log").read_text()
+    assert len(read_run(tmp_path / "run").receipt["launches"]) == 1
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

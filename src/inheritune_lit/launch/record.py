@@ -15,6 +15,7 @@ from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
 
+BEFORE = ".before-"  # the folders of runs that --restart set aside
 ORPHAN = 15  # seconds that a training whose launcher was killed may take to die, its data workers last
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
@@ -165,7 +166,7 @@ def read_launch(run: Path) -> dict[str, Any] | None:
     """
     if (run / LAUNCH).is_file():
         return read_json(run / LAUNCH, "launch's record")
-    if any(entry for entry in run.iterdir()):
+    if any(not entry.name.startswith(BEFORE) for entry in run.iterdir()):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
             "out_dir, or move it away."
@@ -187,9 +188,9 @@ def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> P
 
 def set_aside(run: Path) -> None:
     """Moves all that an earlier run left into a folder beside it, for --restart: nothing is deleted."""
-    number = 1 + sum(1 for _ in run.glob(".before-*"))
-    aside = run / f".before-{number}"
-    entries = [entry for entry in run.iterdir() if not entry.name.startswith(".before-")]
+    number = 1 + sum(1 for _ in run.glob(f"{BEFORE}*"))
+    aside = run / f"{BEFORE}{number}"
+    entries = [entry for entry in run.iterdir() if not entry.name.startswith(BEFORE)]
     if entries:
         aside.mkdir()
         for entry in entries:
