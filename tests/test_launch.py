@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import pytest
 import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
+from test_watch import line
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
 from inheritune_lit.commit import InheritError, _locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, resume, train, training
+from inheritune_lit.launch import Options, Progress, record, resume, train
+from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
 from inheritune_lit.launch.settings import settings_of
@@ -165,18 +168,19 @@ def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_
 def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     """kill -9 of the command in a step, then as a checkpoint is being saved; then it is left alone."""
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(yaml.dump(recipe | {"out_dir": str(run)}))
+    data = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"num_workers": 1}}
+    path.write_text(yaml.dump(recipe | {"out_dir": str(run), "data": data}))
     command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "16"]
     for text in ("step 12 |", "Saving checkpoint"):
         said = (run / "pretrain.log").stat().st_size if run.exists() else 0
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             wait_for(run / "pretrain.log", text, said, process)
             process.kill()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "recipe.yaml: 2 notes" in done.stdout
-    assert "tokens/s on" in done.stdout
+    receipt = train(yaml.safe_load(path.read_text()), run, options=Options(keep_last=1, keep_every=16))
+    assert "3 launches" in summary(run, receipt)
+    assert "tokens/s on" in summary(run, receipt)
     assert same_weights(whole / "model", run / "model")
-    receipt = read_run(run).receipt
+    assert read_run(run).receipt == receipt
     assert len(receipt["launches"]) == 3
     assert 8 <= receipt["launches"][1]["from_step"] <= receipt["launches"][2]["from_step"]
     assert [folder.name for folder in sorted(run.glob("step-*"))] == ["step-00000016", "step-00000024"]
@@ -199,7 +203,7 @@ class Enough(Exception):
 
 def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any], tmp_path: Path) -> None:
     long = {**recipe, "train": recipe["train"] | {"max_tokens": 2000 * BATCH * LENGTH, "save_interval": 1000}}
-    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700}}
+    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700, "num_workers": 2}}
 
     def stop(progress: Progress) -> None:
         raise Enough
@@ -213,21 +217,44 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     assert (checkpoint.step, checkpoint.iteration, checkpoint.accumulation) == (step, 2 * step, 2)
 
 
-def test_gradients_that_are_not_finite_stop_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
-    """The weights are too large after the first steps: litGPT stops by itself, and the step's windows are named."""
-    wild = {**recipe, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e30}}}
+def stand_in(*printed: str) -> Options:
+    """A training that only prints, in the place of Python's."""
+    lines = "; ".join(f"echo {shlex.quote(text)}" for text in printed)
+    return Options(launcher=("bash", "-c", f"{lines}; exit 1", "litgpt"))
+
+
+def test_gradients_that_are_not_finite_are_named(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """On one device litGPT ends by itself, before it prints the loss: Fabric refuses to clip."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.tensor([torch.nan])
+    with pytest.raises(RuntimeError) as info:
+        torch.nn.utils.clip_grad_norm_([weight], 1.0, error_if_nonfinite=True)
+    windows = ", ".join(map(str, windows_of(recipe, settings_of(recipe), 3, 3)))
+    message = rf"The gradients are not finite at step 3\. The run was stopped\. Step 3 used the windows {windows} of"
+    with pytest.raises(InheritError, match=message):
+        train(recipe, tmp_path / "run", options=stand_in(line(1, 5.0), line(2, 5.0), str(info.value)))
+
+
+def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    lines = [line(step, 3.0) for step in range(1, 12)]
+    with pytest.raises(InheritError, match=r"The loss jumped to 7.000 at step 12, 4.000 above .*\. Step 12 used"):
+        train(recipe, tmp_path / "run", options=stand_in(*lines, line(12, 7.0), "never read"))
     with pytest.raises(
-        InheritError, match=r"The gradients are not finite at step (\d)\. The run was stopped\."
-    ) as info:
-        train(wild, tmp_path / "run")
-    step = int(str(info.value).split("at step ")[1][0])
-    windows = ", ".join(map(str, windows_of(recipe, settings_of(recipe), step, step)))
-    assert f"Step {step} used the windows {windows} of" in str(info.value)
-    assert not (tmp_path / "run/run.json").exists()
+        InheritError, match=r"failed with exit code 1\. .*pretrain.log ends with:\n.*(?s:.*)Out of luck"
+    ):
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+    killed = Options(launcher=("bash", "-c", "kill -9 $$", "litgpt"))
+    with pytest.raises(InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command begins anew"):
+        train(recipe, tmp_path / "run", options=killed)
+    with pytest.raises(InheritError, match="failed with exit code 1"):  # another recipe, as it begins anew
+        train(recipe | {"seed": 1}, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+    assert "jumped" not in (tmp_path / "run/pretrain.log").read_text()
+    assert "step 12" in (tmp_path / "run/.before-1/pretrain.log").read_text()
+    assert len(read_run(tmp_path / "run").receipt["launches"]) == 1
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "ORPHAN", 0.3)
+    monkeypatch.setattr(record, "ORPHAN", 0.3)
     with _locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")

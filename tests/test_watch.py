@@ -86,7 +86,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
             on_progress=progress.append,
             on_line=lambda text: None,
             on_quiet=quiet.append,
-            **options,
+            **{"grace": 30.0} | options,
         )
     return code, progress, quiet
 
@@ -125,7 +125,7 @@ from pathlib import Path
 from inheritune_lit.launch.process import listen
 from inheritune_lit.launch.watch import Watch
 command, log, ignore = ["bash", "-c", "echo $$ > {0}/pid; sleep 600"], Path("{0}/log"), lambda heard: None
-listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore)
+listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore, grace=1)
 """
 
 

@@ -38,7 +38,7 @@ class Options:
     """Save at the end of the step when SIGTERM comes"""
     launcher: tuple[str, ...] = ()
     """What stands before Python: `srun` where several nodes take part"""
-    grace: float = 30.0
+    grace: float = 300.0
     """Seconds from SIGTERM to SIGKILL for the training"""
     keep_last: int | None = None
     """Checkpoints that stay while the run goes on, the newest ones, each with a copy of its weights; None keeps all"""
@@ -104,6 +104,7 @@ class Launch:
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
         )
         self._began = time.monotonic()
+        self._note()
         code: int | None = None
         try:
             code = listen(

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.launch.watch import Progress, Watch
+from inheritune_lit.launch.watch import Diverged, Progress, Watch
 
-GRACE = 30  # seconds from SIGTERM to SIGKILL
 Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"
 """(seconds of a monotonic clock, what was printed then); a signal to us; None at the end"""
 TICK = 1.0  # seconds between two looks at whether the run stands still
@@ -37,7 +36,7 @@ def listen(
     on_progress: Callable[[Progress], None],
     on_line: Callable[[str], None],
     on_quiet: Callable[[str], None],
-    grace: float = GRACE,
+    grace: float,
 ) -> int:
     """Runs a training to its end, all that it prints going to `log`.
 
@@ -72,8 +71,8 @@ def listen(
                     on_progress(progress)
                 on_line(line)
             return process.wait()
-        except BaseException:
-            _stop(process, grace)
+        except BaseException as error:
+            _stop(process, 0 if isinstance(error, Diverged) else grace)  # nobody wants a checkpoint of that
             while reader.ident and (rest := lines.get()):
                 file.write(rest[1] if isinstance(rest, tuple) else "")
             raise
@@ -148,9 +147,9 @@ def _signals_to(lines: Lines) -> Iterator[None]:
 
 
 def _stop(process: "subprocess.Popen[str]", grace: float) -> None:
-    _signal(process, signal.SIGTERM)
+    _signal(process, signal.SIGTERM if grace else signal.SIGKILL)
     try:
-        process.wait(grace)
+        process.wait(grace or None)
     except subprocess.TimeoutExpired:
         _signal(process, signal.SIGKILL)
         process.wait()
