@@ -284,6 +284,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     files = receipt.get("files")
     well_formed = isinstance(files, dict) and all(
         Path(name).name == name
+        and len(name.encode(errors="replace")) < 256
         and isinstance(entry, dict)
         and type(entry.get("bytes")) is int
         and type(entry.get("sha256")) is str

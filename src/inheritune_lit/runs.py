@@ -119,7 +119,7 @@ def _read_printed(log: Path) -> dict[str, dict[int, float]]:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < 2**63
 
 
 def _version(log: Path) -> int:
