@@ -13,8 +13,16 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.demo import demo, stages
 from inheritune_lit.demo.figure import draw
 from inheritune_lit.demo.inputs import DOWNLOADS, fetch
-from inheritune_lit.demo.results import compare, read_curves, table, verdict
+from inheritune_lit.demo.results import compare, table, tokens_to_reach, verdict
 from inheritune_lit.demo.stages import Paths, render, surgery, train
+
+
+def test_tokens_to_reach_is_on_the_line_between_two_points() -> None:
+    curve = [(0, 10.0), (100, 6.0), (200, 5.0)]
+    assert tokens_to_reach(curve, 8.0) == 50
+    assert tokens_to_reach(curve, 5.5) == 150
+    assert tokens_to_reach(curve, 12.0) == 0
+    assert tokens_to_reach(curve, 4.9) is None
 
 
 def test_verdict_reports_what_happened() -> None:
@@ -23,15 +31,6 @@ def test_verdict_reports_what_happened() -> None:
     assert "did not reach" in verdict([(0, 20.0), (100, 9.0)], random)
     assert "its lowest was 9.00" in verdict([(0, 20.0), (100, 9.0)], random)
     assert "untrained" in verdict([(0, 7.0), (100, 6.0)], random)
-
-
-def test_curves_out_of_litgpts_log(tmp_path: Path) -> None:
-    log = tmp_path / "metrics.csv"
-    log.write_text("step,loss,total_tokens,val_loss\n0,5.0,64,\n1,4.5,128,\n1,,,4.75\n2,4.0,192,\n3,,,4.25\n")
-    assert read_curves(log) == ([(64, 5.0), (128, 4.5), (192, 4.0)], [(128, 4.75), (192, 4.25)])
-    log.write_text("step\n0\n")
-    with pytest.raises(InheritError, match="Can't read the loss curves from .*metrics.csv"):
-        read_curves(log)
 
 
 def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run's folder, read: its recipe, its receipt, and its curves joined across resumes. Imports no torch."""
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,13 @@ from inheritune_lit.commit import InheritError, read_json
 RUN_RECEIPT = "run.json"
 RUN_RECIPE = "recipe.yaml"
 LAUNCH = "launch.json"
+LOG = "pretrain.log"
 MODEL = "model"
 FORMAT = 1
+
+# Lines of litGPT's
+STEP = re.compile(r"iter (\d+) step (\d+) \| loss train: (\S+), val: (\S+) \|")
+VALIDATION = re.compile(r"(?:iter \d+: val loss|Final evaluation \| val loss:) ([^\s,]+)")
 
 Curve = list[tuple[int, int, float]]
 """(optimizer step, tokens trained, loss in nats per token), ascending"""
@@ -55,19 +61,18 @@ class Run:
     def curves(self) -> dict[str, Curve]:
         """{"training": …, "validation": …} out of litGPT's CSV logs; the untrained model's validation is step 0.
 
-        A resumed run logs into a new file and does some steps again: they replace those of the file before.
+        A resumed run logs into a new file and does some steps again: they replace those of the file before. What is in
+        no CSV log, as it was lost or another logger was used, is taken from what litGPT printed, with three digits.
 
         Raises:
             InheritError: a log is none of litGPT's.
         """
-        curves: dict[str, dict[int, float]] = {"training": {}, "validation": {}}
+        curves = _read_printed(self.folder / LOG)
         if (untrained := self.receipt.get("validation_loss_untrained")) is not None:
             curves["validation"][0] = untrained
         for log in sorted(self.folder.glob("logs/csv/version_*/metrics.csv"), key=_version):
             for name, points in _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step).items():
-                first = min(points, default=None)
-                kept = {step: loss for step, loss in curves[name].items() if first is None or step < first}
-                curves[name] = kept | points
+                curves[name] |= points
         return {
             name: [(step, step * self.tokens_per_step, loss) for step, loss in sorted(points.items())]
             for name, points in curves.items()
@@ -91,6 +96,20 @@ def read_run(folder: Path) -> Run:
         raise InheritError(f"{recipe} is no recipe: expected litGPT's settings with a train block.")
     receipt = folder / RUN_RECEIPT if (folder / RUN_RECEIPT).is_file() else folder / LAUNCH
     return Run(folder, dict(content), read_json(receipt, "run's receipt"))
+
+
+def _read_printed(log: Path) -> dict[str, dict[int, float]]:
+    """Optimizer step → loss, as litGPT printed them."""
+    points: dict[str, dict[int, float]] = {"training": {}, "validation": {}}
+    step = 0
+    if log.is_file():
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            if match := STEP.search(line):
+                step = int(match[2])
+                points["training"][step] = float(match[3])
+            elif match := VALIDATION.search(line):
+                points["validation"][step] = float(match[1])
+    return points
 
 
 def _version(log: Path) -> int:

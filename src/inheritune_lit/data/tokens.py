@@ -173,6 +173,10 @@ class TrainLoader(DataLoader[Tensor]):
             "sha256": windows.stream.sha256,
         }
 
+    def __len__(self) -> int:
+        """Micro-batches of all epochs, wherever it goes on: litGPT takes train.lr_warmup_fraction of it."""
+        return self.order.total // self.order.micro_batch
+
     def __iter__(self) -> Iterator["MicroBatch"]:  # type: ignore[override]
         end = self.order.start = self.consumed
         for tokens in super().__iter__():

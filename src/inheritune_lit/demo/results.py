@@ -1,11 +1,11 @@
 """The demo's end: what came out, as a table, as JSON and as a plot. It reports what happened, not what should have."""
 
-import csv
 import os
 import platform
 import textwrap
 import time
 from collections.abc import Sequence
+<<<<<<< HEAD
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,17 @@ from inheritune_lit.checkpoint import versions
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.curves import Curve, tokens_to_reach
 from inheritune_lit.demo.stages import RUN_RECEIPT, Paths
+=======
+from itertools import pairwise
+from typing import Any
+
+from inheritune_lit.checkpoint import versions
+from inheritune_lit.demo.stages import Paths
+from inheritune_lit.runs import read_run
+>>>>>>> launch
 
 
+<<<<<<< HEAD
 def read_curves(metrics: Path) -> tuple[Curve, Curve]:
     """Training and validation loss against tokens, out of litGPT's CSV log.
 
@@ -39,6 +48,22 @@ def read_curves(metrics: Path) -> tuple[Curve, Curve]:
             "with loss, total_tokens and val_loss. Delete the run's folder and run the demo again."
         ) from error
     return training, validation
+=======
+def tokens_to_reach(curve: Curve, loss: float) -> float | None:
+    """Tokens after which a validation curve first is at `loss` or below, on straight lines between its points.
+
+    A falling loss curve bends upwards, so that its chords lie above it: this says rather too many tokens.
+
+    Returns:
+        The number of tokens, or None if the curve does not get there.
+    """
+    if curve and curve[0][1] <= loss:
+        return float(curve[0][0])
+    for (tokens, high), (next_tokens, low) in pairwise(curve):
+        if low <= loss:
+            return tokens + (next_tokens - tokens) * (high - loss) / (high - low)
+    return None
+>>>>>>> launch
 
 
 def verdict(inherited: Curve, random: Curve) -> str:
@@ -65,21 +90,18 @@ def compare(paths: Paths) -> dict[str, Any]:
     Raises:
         InheritError: a model or a log can't be read.
     """
-    import yaml
-
     from inheritune_lit.evaluate import validation_loss, validation_windows
     from inheritune_lit.verify import load_model
 
-    runs = {"inherited": paths.run(inherited=True), "random": paths.run(inherited=False)}
-    recipe = yaml.safe_load((runs["inherited"] / "recipe.yaml").read_text(encoding="utf-8"))
+    runs = {name: read_run(paths.run(inherited=name == "inherited")) for name in ("inherited", "random")}
+    recipe = runs["inherited"].recipe
     batch_size, length = recipe["train"]["micro_batch_size"], recipe["train"]["max_seq_length"]
     windows = validation_windows(paths.tokens, length, batch_size, recipe["eval"]["max_iters"])
-    receipts = {name: read_json(run / RUN_RECEIPT, "run's receipt") for name, run in runs.items()}
     models = {
         "reference": ("whole reference, not trained here", paths.reference, {}),
         "cut": ("cut, before training", paths.target, {}),
-        "inherited": ("cut, after training", runs["inherited"] / "final", receipts["inherited"]),
-        "random": ("random start, after training", runs["random"] / "final", receipts["random"]),
+        "inherited": ("cut, after training", runs["inherited"].folder / "final", runs["inherited"].receipt),
+        "random": ("random start, after training", runs["random"].folder / "final", runs["random"].receipt),
     }
     rows, losses = {}, {}
     for name, (label, folder, receipt) in models.items():
@@ -99,11 +121,10 @@ def compare(paths: Paths) -> dict[str, Any]:
             "perplexity": losses[name].perplexity,
             "validation_loss_per_window": losses[name].per_window,
         }
-    curves = {}
-    for name, run in runs.items():
-        training, validation = read_curves(run / "logs" / "csv" / "version_0" / "metrics.csv")
-        validation.insert(0, (0, receipts[name]["validation_loss_untrained"]))
-        curves[name] = {"training": training, "validation": validation}
+    curves = {
+        name: {kind: [(tokens, loss) for _, tokens, loss in curve] for kind, curve in run.curves.items()}
+        for name, run in runs.items()
+    }
     inherited, random = (curves[name]["validation"] for name in ("inherited", "random"))
     difference, error = losses["inherited"].minus(losses["random"])
     return {
@@ -118,7 +139,7 @@ def compare(paths: Paths) -> dict[str, Any]:
             "steps": paths.steps,
             "windows": sum(len(batch) for batch in windows),
             "tokens_per_window": length,
-            "recipes": {name: str(run / "recipe.yaml") for name, run in runs.items()},
+            "recipes": {name: str(run.folder / "recipe.yaml") for name, run in runs.items()},
         },
         "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "versions": versions(),

@@ -1,31 +1,26 @@
 """The demo's middle: where things lie, and the commands that make them, each skipped if its result is whole."""
 
-import hashlib
-import json
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit import launch
 from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, Weights, read_receipt, versions
-from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json
+from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.demo.inputs import run_module, show
+from inheritune_lit.launch.record import check_same, parents
 from inheritune_lit.layers import parse_layers
+from inheritune_lit.runs import LAUNCH, RUN_RECEIPT, RUN_RECIPE
 from inheritune_lit.verify import check_files
 
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")
 REFERENCE_BLOCKS = 30
 DEFAULT_LAYERS, DEFAULT_STEPS = "15", 40  # those of the recipe
-RUN_RECEIPT = "run.json"
-STEP = re.compile(r"iter \d+ step (\d+) \| loss train: (\S+), val: (\S+) \|")  # a line of litGPT's
 
 
 @dataclass(frozen=True)
@@ -143,84 +138,37 @@ def train(paths: Paths, *, inherited: bool) -> bool:
     Raises:
         InheritError: litgpt failed, or the run's folder holds something else.
     """
-    import yaml
-
-    run = paths.run(inherited=inherited)
-    recipe = render(paths, inherited=inherited)
-    expected = {
-        # which folder of the same shape the config.json comes from is the same to a random start
-        "recipe": _digest(recipe if inherited else recipe | {"tokenizer_dir": None}),
-        "start": Weights(paths.target / WEIGHTS).fingerprint() if inherited else "random",
-        "data": sha256_file(paths.tokens / MANIFEST),
-        "versions": versions(),
-    }
-    if _is_whole(run, expected):
-        return True
-    if run.exists():  # stopped half-way, or of other parents
-        if any(run.iterdir()) and not (run / "recipe.yaml").exists():
-            raise InheritError(f"{run} holds something that is not a run of the demo. Move it away.")
-        shutil.rmtree(run)
-    run.mkdir(parents=True)
-    header = f"# Made from {RECIPE} by `inheritune demo`.\n"
-    (run / "recipe.yaml").write_text(header + yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    start = time.perf_counter()
-    untrained = _pretrain(run / "recipe.yaml", run / "pretrain.log", paths.steps)
-    receipt = expected | {
-        "seconds": round(time.perf_counter() - start, 1),
-        "tokens": recipe["train"]["max_tokens"],
-        "validation_loss_untrained": untrained,
-        "bytes": (run / "final" / WEIGHTS).stat().st_size,
-    }
-    write_json(run / RUN_RECEIPT, receipt)
-    return False
-
-
-def _digest(recipe: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def _is_whole(run: Path, expected: dict[str, Any]) -> bool:
-    try:
-        receipt = read_json(run / RUN_RECEIPT, "run's receipt")
-        same = all(receipt[key] == value for key, value in expected.items())
-        return bool(same and (run / "final" / WEIGHTS).stat().st_size == receipt["bytes"])
-    except (InheritError, OSError, KeyError):
-        return False
-
-
-def _pretrain(recipe: Path, log: Path, steps: int) -> float:
-    """Runs `litgpt pretrain --config recipe` with a progress bar; all that it prints goes to `log`.
-
-    Returns:
-        The validation loss before training, which litGPT prints with the first step and logs nowhere else.
-
-    Raises:
-        InheritError: it failed; with the end of what it printed.
-    """
     from tqdm import tqdm
 
+    run, recipe = paths.run(inherited=inherited), render(paths, inherited=inherited)
+    if _is_stale(run, recipe):
+        shutil.rmtree(run)
+    if there := (run / RUN_RECEIPT).is_file():
+        launch.train(recipe, run)
+        return there
     # without it, torch.compile takes longer than these few steps
-    show(["litgpt", "pretrain", "--config", str(recipe)], TORCHDYNAMO_DISABLE="1")
-    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "litgpt", "pretrain", "--config", str(recipe)]
-    untrained = math.nan
-    with (
-        log.open("w", encoding="utf-8") as file,
-        tqdm(total=steps, desc="  loading", unit="step", dynamic_ncols=True) as bar,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            if match := STEP.search(line):
-                untrained = float(match[3]) if bar.n == 0 else untrained
-                bar.set_description("  training", refresh=False)
-                bar.set_postfix_str(f"loss {match[2]}, validation {match[3]}", refresh=False)
-                bar.update(int(match[1]) - bar.n)
-    if process.returncode or not (recipe.parent / "final" / WEIGHTS).is_file():
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise InheritError(f"litgpt pretrain failed with exit code {process.returncode}. {log} ends with:\n{tail}")
-    return untrained
+    environment = {"TORCHDYNAMO_DISABLE": "1"}
+    show(["litgpt", "pretrain", "--config", str(run / RUN_RECIPE)], **environment)
+    with tqdm(total=paths.steps, desc="  loading", unit="step", dynamic_ncols=True) as bar:
+
+        def show_progress(progress: launch.Progress) -> None:
+            bar.set_description("  training", refresh=False)
+            validation = "n/a" if progress.validation_loss is None else f"{progress.validation_loss:.3f}"
+            bar.set_postfix_str(f"loss {progress.loss:.3f}, validation {validation}", refresh=False)
+            bar.update(progress.step - bar.n)
+
+        launch.train(recipe, run, on_progress=show_progress, environment=environment, recipe_file=RECIPE)
+    return there
+
+
+def _is_stale(run: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the run is of other settings, parents or versions, and is to be made again."""
+    record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
+    if record is None:
+        return False
+    try:
+        before = read_json(record, "run's record")
+        check_same(run, before, recipe, parents(recipe))
+        return any(before["versions"][name] != version for name, version in versions().items())
+    except (InheritError, KeyError, TypeError):
+        return True

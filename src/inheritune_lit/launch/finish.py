@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, Weights, versions
-from inheritune_lit.commit import sha256_file, staging, write_json
+from inheritune_lit.commit import InheritError, sha256_file, staging, write_json, write_json_whole
+from inheritune_lit.launch.resume import FINAL, check
 from inheritune_lit.launch.settings import Settings
 from inheritune_lit.plan.machines import peak_flops
+<<<<<<< HEAD
 from inheritune_lit.stream import Part, copy_tensors, distinct
+=======
+from inheritune_lit.recipes.known import checkpoint_folder
+from inheritune_lit.runs import FORMAT, MODEL, RUN_RECEIPT, read_run
+from inheritune_lit.stream import copy_tensors, distinct
+>>>>>>> launch
 
 
 def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:
@@ -74,6 +81,49 @@ def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> di
     }
 
 
-def machine() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     """The computer, but for its GPUs and its name."""
     return {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+
+
+def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Verifies a run's last checkpoint, writes `model/`, and the receipt last.
+
+    Args:
+        run: The run's folder.
+        recipe: As it ran.
+        settings: Its arithmetic.
+        record: launch.json.
+
+    Returns:
+        The receipt.
+
+    Raises:
+        InheritError: the last checkpoint is missing or not whole.
+    """
+    final = run / FINAL
+    if not (final / WEIGHTS).is_file():
+        raise InheritError(f"litgpt pretrain ended well, and left no {final / WEIGHTS}. Is its disk full?")
+    check(final / WEIGHTS, settings.config, recipe["train"], final_step=settings.steps)
+    trained = {"start": record["start"], "data": record["data"]}
+    trained |= {"tokens": recipe["train"]["max_tokens"], "steps": settings.steps}
+    tokenizer_dir = checkpoint_folder(recipe["tokenizer_dir"]) if recipe.get("tokenizer_dir") else None
+    parameters = bare_model(final, run / MODEL, tokenizer_dir, trained)
+    launches = record["launches"]
+    timed = {name: sum(launch.get(f"timed_{name}", 0) for launch in launches) for name in ("steps", "seconds")}
+    curves = read_run(run).curves
+    receipt = {
+        "format": FORMAT,
+        "kind": "run",
+        "recipe": recipe,
+        **trained,
+        "parameters": parameters,
+        "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
+        **speed(settings, timed["steps"], timed["seconds"], record["gpus"]),
+        **{name: record[name] for name in ("versions", "git", "launches")},
+        "hardware": {"gpus": record["gpus"], "world_size": settings.world_size} | _machine(),
+        "validation_loss_untrained": record.get("validation_loss_untrained"),
+        "losses": {name: curve[-1][2] if curve else None for name, curve in curves.items()},
+    }
+    write_json_whole(run / RUN_RECEIPT, receipt)
+    return receipt

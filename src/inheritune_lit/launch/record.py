@@ -10,6 +10,7 @@ from typing import Any
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
 from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
+from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
@@ -47,7 +48,7 @@ def parents(recipe: Mapping[str, Any], known: Mapping[str, Any] | None = None) -
     known = known or {}
     start: dict[str, Any] = {"fingerprint": "random", "inheritance": None}
     if initial := recipe.get("initial_checkpoint_dir"):
-        folder = _folder(initial)
+        folder = checkpoint_folder(initial)
         if known and not folder.is_dir():
             start = known["start"]
         else:
@@ -60,12 +61,6 @@ def parents(recipe: Mapping[str, Any], known: Mapping[str, Any] | None = None) -
     manifest = Path(str(path)) / MANIFEST if path else None
     digest = sha256_file(manifest) if manifest and manifest.is_file() else None
     return {"start": start, "data": {"path": str(path) if path else None, "manifest_sha256": digest}}
-
-
-def _folder(value: Any) -> Path:
-    from litgpt.utils import extend_checkpoint_dir
-
-    return extend_checkpoint_dir(Path(str(value)))
 
 
 def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -114,7 +109,6 @@ def _commit(folder: Path) -> str | None:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         status = subprocess.run(
             [*git, "status", "--porcelain", "--untracked-files=no"],
-            *(),
             capture_output=True,
             text=True,
             check=True,

@@ -61,7 +61,7 @@ def accumulation(train: Mapping[str, Any], gpus: int) -> int:
     if batch % (gpus * micro):
         raise InheritError(
             f"train.global_batch_size {batch} does not make whole micro-batches of {micro} on {gpus} GPUs: litGPT "
-            "would train on a smaller batch in silence. Choose train.micro_batch_size, or another number of GPUs, so that "
+            "would train on a smaller batch in silence. Choose the micro-batch, or the number of GPUs, so that "
             "global_batch_size / GPUs is a multiple of micro_batch_size."
         )
     return int(batch // (gpus * micro))

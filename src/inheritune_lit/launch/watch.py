@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.runs import STEP, VALIDATION
 
-STEP = re.compile(r"iter (\d+) step (\d+) \| loss train: (\S+), val: (\S+) \|")
-VALIDATION = re.compile(r"(?:iter \d+: val loss|Final evaluation \| val loss:) ([^\s,]+)")
 SAVING = re.compile(r"Saving checkpoint to '(.+)'")
 RECENT = 100  # logged steps that a loss and a step's time are compared with
 ENOUGH = 10  # of them, before anything is said

@@ -51,14 +51,18 @@ def gpu_named(name: str) -> Gpu:
     return GPUS[key]
 
 
-def peak_flops(device: str) -> float | None:
-    """Dense bfloat16 FLOP/s of a GPU by the name that its driver gives; None for one that is not known here."""
+def gpu_key(device: str) -> str | None:
+    """What `--gpu` calls a GPU that its driver names `device`; None for one that is not known here."""
     name = device.lower().replace(" ", "-")
+    memory = "a100-40" if "40gb" in name else "a100-80"
     variants = (
         *(("h100-pcie", "h100-pcie"), ("h100-nvl", None), ("h100", "h100"), ("h200-nvl", None), ("h200", "h200")),
-        *(("a100", "a100-80"), ("rtx-a6000", "a6000"), ("a40", "a40"), ("l40s", "l40s"), ("rtx-3090", "rtx3090")),
+        *(("a100", memory), ("rtx-a6000", "a6000"), ("a40", "a40"), ("l40s", "l40s"), ("rtx-3090", "rtx3090")),
     )
-    for part, key in variants:
-        if re.search(rf"(?<![a-z0-9]){part}(?![0-9a-z])", name):
-            return GPUS[key].peak_tflops * 1e12 if key else None
-    return None
+    return next((key for part, key in variants if re.search(rf"(?<![a-z0-9]){part}(?!-ti|[0-9a-z])", name)), None)
+
+
+def peak_flops(device: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU by the name that its driver gives; None for one that is not known here."""
+    key = gpu_key(device)
+    return GPUS[key].peak_tflops * 1e12 if key else None

@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, load_config, read_receipt
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import checkpoint_folder, config_class
 from inheritune_lit.recipes.reading import Document
 
 PACKED = "inheritune_lit.data.PackedTokens"
@@ -15,13 +16,6 @@ PACKED = "inheritune_lit.data.PackedTokens"
 
 def check_folders(document: Document) -> list[Finding]:
     return _initial(document) + _tokenizer(document) + _data(document)
-
-
-def _folder(value: Any) -> Path:
-    """As litGPT looks for it: below checkpoints/ too."""
-    from litgpt.utils import extend_checkpoint_dir
-
-    return extend_checkpoint_dir(Path(str(value)))
 
 
 def _absent(key: str, folder: Path) -> Finding:
@@ -32,7 +26,7 @@ def _initial(document: Document) -> list[Finding]:
     key = "initial_checkpoint_dir"
     if (value := document.get(key)) is None:
         return []
-    folder = _folder(value)
+    folder = checkpoint_folder(value)
     if not folder.is_dir():
         return [_absent(key, folder)]
     findings = []
@@ -40,13 +34,28 @@ def _initial(document: Document) -> list[Finding]:
         fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
         findings.append(Finding("error", key, f"{folder} holds no {WEIGHTS}.", fix))
     try:
-        there = load_config(folder)
+        there = _config(folder)
     except InheritError as error:
         return [*findings, Finding("error", key, str(error), "Write the folder anew.")]
     stated = document.get("model_config")
     if isinstance(stated, dict):
         findings += _model_differs(stated, there, folder)
     return findings + _receipt(folder)
+
+
+def _config(folder: Path) -> Any:
+    """checkpoint.load_config without importing litGPT.
+
+    Raises:
+        InheritError: model_config.yaml is missing, or litGPT does not accept it.
+    """
+    path = folder / MODEL_CONFIG
+    if not path.is_file():
+        raise InheritError(f"{path} is missing: {folder} is no litGPT checkpoint folder.")
+    try:
+        return config_class().from_file(path)
+    except Exception as error:  # litGPT checks with asserts and lets YAML's and the constructor's errors through
+        raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
 
 
 def _receipt(folder: Path) -> list[Finding]:
@@ -70,10 +79,14 @@ def _receipt(folder: Path) -> list[Finding]:
 
 def _model_differs(stated: dict[str, Any], there: Any, folder: Path) -> list[Finding]:
     """The recipe's model beside the one that the checkpoint is of."""
+<<<<<<< HEAD
     from litgpt.config import Config
 
     from inheritune_lit.gpt2.options import is_gpt2
 
+=======
+    Config = config_class()
+>>>>>>> launch
     try:
         known = {f.name for f in dataclasses.fields(Config)}
         own = Config(**{key: value for key, value in stated.items() if key in known})
@@ -94,7 +107,7 @@ def _tokenizer(document: Document) -> list[Finding]:
     if (value := document.get(key)) is None:
         text = "It is left out: the tokenizer goes unchecked, and checkpoints get no config.json and no tokenizer."
         return [Finding("warning", key, text, "Name the folder that surgery wrote.")]
-    folder = _folder(value)
+    folder = checkpoint_folder(value)
     if not folder.is_dir():
         absent = [_absent(key, folder)] if value != initial else []
         if initial and value != initial:

@@ -10,22 +10,23 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import config_class, dataclass_settings, litgpt_module, pretrain_settings
 from inheritune_lit.recipes.reading import Document
+
+PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
 
 
 def check_keys(document: Document) -> list[Finding]:
     """What stands in the file beside what `litgpt pretrain` knows."""
-    from litgpt.args import EvalArgs, LogArgs, TrainArgs
-    from litgpt.config import Config
-    from litgpt.pretrain import setup
-
+    args = litgpt_module("args")
     findings = [
         Finding("error", key, "It stands more than once; only the last one counts, in silence.", "Keep one of them.")
         for key in document.repeated
     ]
-    top = {name: p.annotation for name, p in inspect.signature(setup).parameters.items()}
+    top = {name: p.annotation for name, p in pretrain_settings().items()}
     findings += _unknown(document.content, top, "")
-    blocks: dict[str, Any] = {"model_config": Config, "train": TrainArgs, "eval": EvalArgs, "log": LogArgs}
+    blocks: dict[str, Any] = {"train": args.TrainArgs, "eval": args.EvalArgs, "log": args.LogArgs}
+    blocks["model_config"] = config_class()
     for name, cls in blocks.items():
         value = document.content.get(name)
         if isinstance(value, dict):
@@ -116,15 +117,22 @@ def _class(document: Document, name: str) -> list[Finding]:
         return [Finding("error", f"{name}.{extra[0]}", "litGPT wants class_path and init_args here.", fix)]
     home = "torch.optim" if name == "optimizer" else "litgpt.data"
     module, _, cls = str(path).rpartition(".")
+    if path in PACKED:  # importing it takes all of litGPT
+        known = dataclass_settings("data/tokens", cls)
+        return _settings(f"{name}.init_args", cls, value, known)
     try:
         found = getattr(importlib.import_module(module or home), cls)
     except (ImportError, AttributeError, ValueError):
         fix = _spelling(cls, dir(importlib.import_module(home))) or "Install its package, or mend the spelling."
         return [Finding("error", key, f"There is no {path} in this environment.", fix)]
     known = [p for p in inspect.signature(found).parameters if p not in ("self", "params")]
+    return _settings(f"{name}.init_args", cls, value, known)
+
+
+def _settings(key: str, cls: str, value: dict[str, Any], known: list[str]) -> list[Finding]:
     settings = value.get("init_args") or {}
     return [
-        Finding("error", f"{name}.init_args.{k}", f"{cls} has no such setting.", _spelling(k, known) or "Remove it.")
+        Finding("error", f"{key}.{k}", f"{cls} has no such setting.", _spelling(k, known) or "Remove it.")
         for k in settings
         if k not in known
     ]

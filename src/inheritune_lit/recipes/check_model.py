@@ -5,6 +5,7 @@ from typing import Any
 
 from inheritune_lit.recipes.check_gpt2 import check_gpt2, states_gpt2
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import config_class
 from inheritune_lit.recipes.reading import Document
 
 
@@ -29,10 +30,8 @@ def check_model(document: Document) -> list[Finding]:
 
 
 def _known(name: str) -> Any:
-    from litgpt.config import Config
-
     try:
-        return Config.from_name(name)
+        return config_class().from_name(name)
     except ValueError:
         return None
 
@@ -77,12 +76,11 @@ def _shape(model: dict[str, Any]) -> list[Finding]:
 
 def _against_reference(model: dict[str, Any], name: str, document: Document) -> list[Finding]:
     """The block beside litGPT's own config of that name: what is left out falls back to another model's value."""
-    from litgpt.config import Config
-
     reference = _known(name)
     if reference is None:
         text = f"litGPT knows no model {name!r} to compare the block with."
         return [Finding("note", "model_config.name", text, "Make sure that it states everything that its model needs.")]
+    Config = config_class()
     known = {f.name for f in dataclasses.fields(Config)}
     try:
         actual = Config(**{key: value for key, value in model.items() if key in known})

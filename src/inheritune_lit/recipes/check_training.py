@@ -1,9 +1,11 @@
 """Batch, budget, schedule, precision, resuming: what litGPT 0.5 refuses, ignores or does otherwise than one thinks."""
 
+from dataclasses import asdict
 from typing import Any
 
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import config_class, pretrain_settings
 from inheritune_lit.recipes.reading import Document
 
 
@@ -18,12 +20,7 @@ def check_training(document: Document, devices: int | None, nodes: int | None) -
 
 def _defaults() -> dict[str, Any]:
     """What litGPT takes for a train block that does not say."""
-    import inspect
-    from dataclasses import asdict
-
-    from litgpt.pretrain import setup
-
-    return asdict(inspect.signature(setup).parameters["train"].default)
+    return asdict(pretrain_settings()["train"].default)
 
 
 def _number(document: Document, key: str) -> float | None:
@@ -115,8 +112,7 @@ def _schedule(document: Document) -> list[Finding]:
 
 
 def _block_size(document: Document) -> Any:
-    from litgpt.config import Config
-
+    Config = config_class()
     model = document.get("model_config")
     if isinstance(model, dict):
         return model.get("block_size", Config.block_size)

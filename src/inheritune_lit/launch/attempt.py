@@ -1,0 +1,204 @@
+"""One launch of a run: litGPT started where the run was, what it prints noted, what it ends with explained."""
+
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.checkpoint import WEIGHTS
+from inheritune_lit.commit import InheritError, write_json_whole
+from inheritune_lit.launch import child, keep
+from inheritune_lit.launch.process import Terminated, listen
+from inheritune_lit.launch.record import check_same, environment, freeze, parents, read_launch
+from inheritune_lit.launch.schedule import Schedule
+from inheritune_lit.launch.settings import Settings
+from inheritune_lit.launch.watch import Diverged, Progress, Watch
+from inheritune_lit.runs import FORMAT, LAUNCH, LOG
+
+if TYPE_CHECKING:
+    from inheritune_lit.launch.resume import Checkpoint
+
+NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one device, ends a run whose loss is NaN
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a launch is told beside its recipe."""
+
+    max_spike: float = 3.0
+    """Nats above the recent median at which a step's loss stops the run"""
+    stall_factor: float = 10.0
+    """Median steps without a step after which the run is reported to stand still"""
+    save_on_signal: bool = False
+    """Save at the end of the step when SIGTERM comes"""
+    launcher: tuple[str, ...] = ()
+    """What stands before Python: `srun` where several nodes take part"""
+    grace: float = 30.0
+    """Seconds from SIGTERM to SIGKILL for the training"""
+    keep_last: int | None = None
+    """Checkpoints that stay while the run goes on, the newest ones, each with a copy of its weights; None keeps all"""
+    keep_every: int | None = None
+    """Steps; a checkpoint that this divides stays too"""
+
+
+class Launch:
+    """One run in its folder, which is locked for as long as this lives."""
+
+    def __init__(
+        self,
+        recipe: Mapping[str, Any],
+        run: Path,
+        settings: Settings,
+        options: Options,
+        environment: Mapping[str, str],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.recipe, self.run, self.settings, self.options = recipe, run, settings, options
+        self.environment, self.on_progress = environment, on_progress
+        self.record: dict[str, Any] = {}
+        self.watch = Watch(settings.steps, options.max_spike, options.stall_factor)
+        self._began = 0.0
+
+    def prepare(self, recipe_file: Path | None) -> None:
+        """Compares with what earlier launches recorded, and freezes the recipe and the environment."""
+        before = read_launch(self.run)
+        now = parents(self.recipe, before)
+        if before:
+            check_same(self.run, before, self.recipe, now)
+        first = before or {"schedule": self.settings.schedule.as_dict(), "launches": []}
+        self.record = {**first, "recipe": self.recipe, **now, **environment(recipe_file)}
+        freeze(self.run, self.recipe, self.record)
+
+    def newest(self) -> "Checkpoint | None":
+        from inheritune_lit.launch import resume
+
+        shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
+        return resume.newest(self.run, self.settings.config, self.recipe["train"], self.settings.steps)
+
+    def run_litgpt(self, checkpoint: "Checkpoint | None", lock: int) -> None:
+        """Runs `litgpt pretrain` from the frozen recipe, to its end."""
+        arguments, variables = self._resumed(checkpoint)
+        kept = Schedule(**self.record["schedule"])
+        if kept != self.settings.schedule:
+            variables |= kept.variable()
+        if self.options.save_on_signal:
+            variables[child.SAVE_ON_SIGNAL] = "1"
+        module = "inheritune_lit.launch.child" if variables else "litgpt"
+        command = [
+            *self.options.launcher,
+            sys.executable,
+            "-m",
+            module,
+            "pretrain",
+            "--config",
+            str(self.run / "recipe.yaml"),
+            *arguments,
+        ]
+        self.record["launches"].append(
+            {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
+        )
+        self._began = time.monotonic()
+        code: int | None = None
+        try:
+            code = listen(
+                command,
+                self.run / LOG,
+                self.watch,
+                environment={**self.environment, **variables},
+                lock=lock,
+                on_progress=self.on_progress,
+                on_line=self._line,
+                on_quiet=lambda message: print(message, flush=True),
+                grace=self.options.grace,
+            )
+        except Diverged as error:
+            raise self._diverged(error) from None
+        except (Terminated, KeyboardInterrupt) as error:
+            raise Terminated(f"{error or 'Interrupted.'} {self._goes_on()}") from None
+        finally:
+            self._note(exit=code)
+        if code:
+            raise self._failed(code)
+
+    def _resumed(self, checkpoint: "Checkpoint | None") -> tuple[list[str], dict[str, str]]:
+        """What litGPT is told to go on from."""
+        from inheritune_lit.launch import resume
+
+        if checkpoint is None:
+            return [], {}
+        self.watch.step = checkpoint.step
+        path, now = checkpoint.path, self.settings.schedule.accumulation
+        if checkpoint.accumulation != now:
+            print(
+                f"Going on with {now} micro-batches a step instead of {checkpoint.accumulation}: the counters of a "
+                f"copy of {path.parent.name} are converted; batches and learning rates stay what they would have been."
+            )
+            path = resume.convert(checkpoint, now, self.run)
+        print(f"Going on after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)
+        return ["--resume", str(path), "--initial_checkpoint_dir", "null"], {}
+
+    def _line(self, line: str) -> None:
+        from inheritune_lit.launch import resume
+
+        if self.watch.saved is None or self.watch.interrupted:  # it may not be done with saving
+            return
+        saved, self.watch.saved = Path(self.watch.saved).parent, None
+        shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
+        self._note()
+        if self.options.keep_last is not None:
+            keep.tidy(self.run, saved, self.options.keep_last, self.options.keep_every, self._check)
+
+    def _check(self, folder: Path) -> object:
+        from inheritune_lit.launch import resume
+
+        return resume.check(folder / WEIGHTS, self.settings.config, self.recipe["train"])
+
+    def _note(self, **more: Any) -> None:
+        """How far this launch has come, durable: the launcher may be killed at any moment."""
+        watch = self.watch
+        self.record["launches"][-1] |= {
+            "to_step": watch.step,
+            "seconds": round(time.monotonic() - self._began, 1),
+            "timed_steps": watch.step - watch.first_step if watch.first_step is not None else 0,
+            "timed_seconds": round(watch.last - watch.began, 3),
+            "step_seconds": watch.step_seconds,
+        } | more
+        if watch.untrained is not None:
+            self.record["validation_loss_untrained"] = watch.untrained
+        write_json_whole(self.run / LAUNCH, {"format": FORMAT, "kind": "launch", **self.record})
+
+    def _goes_on(self) -> str:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        steps = sorted(folder.name for folder in self.run.glob("step-*"))
+        where = f"goes on after {steps[-1]}" if steps else "begins anew, as no checkpoint was saved yet"
+        return f"The same command {where}: {command}"
+
+    def _diverged(self, error: Diverged) -> InheritError:
+        from inheritune_lit.launch.windows import describe
+
+        return InheritError(
+            f"{error} The run was stopped. {describe(self.recipe, self.settings, error.first, error.last)}\n"
+            "If it is the data, mend them and begin anew; if it is the learning rate, lower it in a new run that "
+            f"starts from a checkpoint's weights. {self._goes_on()}"
+        )
+
+    def _failed(self, code: int) -> InheritError:
+        log = self.run / LOG
+        if code < 0:
+            hint = " Was the memory full? `dmesg` says whether the kernel did it." if code == -signal.SIGKILL else ""
+            return InheritError(f"litgpt pretrain was killed by {signal.Signals(-code).name}.{hint} {self._goes_on()}")
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        if NOT_CLIPPED in tail:
+            first = self.watch.step + 1
+            last = self.watch.step + self.recipe["train"].get("log_interval", 1)
+            steps = f"step {first}" if first == last else f"one of the steps {first} to {last}"
+            return self._diverged(Diverged(f"The gradients are not finite at {steps}.", first, last))
+        return InheritError(
+            f"litgpt pretrain failed with exit code {code}. {log} ends with:\n{tail}\n{self._goes_on()}"
+        )

@@ -1,0 +1,141 @@
+"""`inheritune pretrain`: preflight, training, summary."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from inheritune_lit.commit import InheritError
+from inheritune_lit.launch.attempt import Options
+from inheritune_lit.launch.preflight import Asked, preflight
+from inheritune_lit.launch.training import train
+from inheritune_lit.launch.watch import ENOUGH, Progress
+from inheritune_lit.runs import MODEL, RUN_RECEIPT
+
+
+def pretrain(
+    recipe: Path,
+    *,
+    out_dir: Path | None = None,
+    dry_run: bool = False,
+    restart: bool = False,
+    verify: Literal["sizes", "full"] = "sizes",
+    devices: int | None = None,
+    nodes: int | None = None,
+    keep_last: int | None = None,
+    keep_every: int | None = None,
+    max_spike: float = 3.0,
+    max_minutes_lost: float = 30.0,
+    save_on_signal: bool = False,
+    launcher: str = "",
+    grace: float = 30.0,
+) -> None:
+    """Run a `litgpt pretrain` recipe: checked before it starts, resumed where it was, watched to its end.
+
+    Given again, the same command goes on from the newest checkpoint that is whole. `litgpt pretrain --config RECIPE`
+    trains the same model; this does around it what litGPT does not.
+
+    Args:
+        recipe: The YAML file.
+        out_dir: The run's folder; the recipe's own if left out.
+        dry_run: Check everything, and start nothing.
+        restart: Begin anew. What is in OUT_DIR is moved into a folder inside it.
+        verify: Check files by their sizes and directories, or by every byte.
+        devices: GPUs of a node; the recipe's own if left out.
+        nodes: Nodes, likewise.
+        keep_last: How many of the newest checkpoints to keep, each with a copy of its weights alone in OUT_DIR/weights;
+            all if left out.
+        keep_every: Keep each checkpoint whose step this divides, too.
+        max_spike: Stop when a step's loss is so many nats above the median of the recent ones, or not finite.
+        max_minutes_lost: Say so when a kill would lose more than this, and how often to save.
+        save_on_signal: At SIGTERM, save at the end of the step before stopping.
+        launcher: What stands before Python, such as "srun --kill-on-bad-exit=1".
+        grace: Seconds that the training has to stop by itself after SIGTERM.
+    """
+    from inheritune_lit.recipes.findings import report
+    from inheritune_lit.recipes.reading import read_document
+
+    for name, value in {"keep_last": keep_last, "keep_every": keep_every}.items():
+        if value is not None and value < 1:
+            raise InheritError(f"--{name} {value}: expected 1 or more.")
+    run = Path(out_dir or read_document(recipe).get("out_dir") or "out/pretrain")
+    asked = Asked(run, devices, nodes, verify, keep_last, keep_every, restart)
+    findings, document = preflight(recipe, asked)
+    print(report(recipe, findings, document), flush=True)
+    if any(finding.severity == "error" for finding in findings):
+        print("\nNothing was started.")
+        sys.exit(1)
+    if dry_run:
+        return
+    settings = document.content | {k: v for k, v in {"devices": devices, "num_nodes": nodes}.items() if v is not None}
+    options = Options(
+        max_spike=max_spike,
+        save_on_signal=save_on_signal,
+        launcher=tuple(shlex.split(launcher)),
+        grace=grace,
+        keep_last=keep_last,
+        keep_every=keep_every,
+    )
+    with Bar(max_minutes_lost, document.get("train.save_interval")) as bar:
+        receipt = train(settings, run, restart=restart, on_progress=bar, recipe_file=recipe, options=options)
+    print(summary(run, receipt))
+
+
+class Bar:
+    """A progress bar, and one remark on how much a kill would lose."""
+
+    def __init__(self, minutes: float, save_interval: int | None) -> None:
+        self._minutes, self._interval, self._seen = minutes, save_interval, 0
+
+    def __enter__(self) -> "Bar":
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc="loading", unit="step", dynamic_ncols=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        bar = self._bar
+        bar.total, bar.desc = progress.steps, "training: "
+        if not self._seen:
+            bar.initial = bar.n = progress.step - 1
+        validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.3f}"
+        bar.set_postfix_str(f"loss {progress.loss:.3f}{validation}", refresh=False)
+        bar.update(progress.step - bar.n)
+        self._seen += 1
+        if self._seen == ENOUGH + 1 and (remark := saving_advice(progress, self._interval, self._minutes)):
+            bar.write(remark)
+
+
+def saving_advice(progress: Progress, save_interval: int | None, minutes: float) -> str | None:
+    """What to say if a kill would lose more than so many minutes, by the step time that was measured."""
+    if not progress.seconds_left or progress.step >= progress.steps:
+        return None
+    step = progress.seconds_left / (progress.steps - progress.step)  # seconds
+    interval = min(save_interval or progress.steps, progress.steps)
+    if interval * step <= 60 * minutes:
+        return None
+    return (
+        f"A step takes {step:.2f} s: a kill may lose {interval * step / 60:,.0f} minutes. For {minutes:g} at most, "
+        f"stop after the next checkpoint, write train.save_interval: {max(1, int(60 * minutes / step))} in the "
+        "recipe, and give the same command again; or pass --save_on_signal, where the scheduler sends SIGTERM first."
+    )
+
+
+def summary(run: Path, receipt: dict[str, Any]) -> str:
+    """What came out, in a few lines."""
+    losses = receipt["losses"]
+    rate, mfu, hardware = receipt["tokens_per_second"], receipt["mfu"], receipt["hardware"]
+    gpus = f"{hardware['world_size']} × {hardware['gpus'][0]}" if hardware["gpus"] else f"{hardware['cores']} CPU cores"
+    rows = {
+        "run": f"{run} ({len(receipt['launches'])} launch{'es' * (len(receipt['launches']) > 1)})",
+        "model": f"{run / MODEL}, {receipt['parameters']:,} parameters: for surgery, generation, growth, export",
+        "tokens": f"{receipt['tokens']:,} in {receipt['steps']:,} steps, {receipt['seconds'] / 3600:.2f} h",
+        "loss": " ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None),
+        "speed": ("not known" if rate is None else f"{rate:,.0f} tokens/s on {gpus}")
+        + ("" if mfu is None else f", {mfu:.1%} of the peak FLOP/s (MFU)"),
+        "receipt": str(run / RUN_RECEIPT),
+    }
+    return "\n".join(f"{name:<8} {value}" for name, value in rows.items())

@@ -1,0 +1,243 @@
+"""All that can be known before a GPU is touched, at once: the recipe, its folders, the run's folder, disk and memory.
+
+What needs no import of litGPT comes first, and is reported within seconds if there is an error in it. The rest, which
+can only be computed for a recipe that litGPT accepts, follows.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_records
+from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file
+from inheritune_lit.data.manifest import Manifest, differences
+from inheritune_lit.launch.record import fixed, gpu_names
+from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import checkpoint_folder
+from inheritune_lit.recipes.reading import Document, read_document
+from inheritune_lit.recipes.validate import check_document, refused
+from inheritune_lit.runs import LAUNCH, RUN_RECEIPT
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says beside the recipe."""
+
+    run: Path
+    devices: int | None = None
+    nodes: int | None = None
+    verify: Literal["sizes", "full"] = "sizes"
+    keep_last: int | None = None
+    keep_every: int | None = None
+    restart: bool = False
+
+
+def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
+    """Every finding on a launch, and the recipe as it stands in its file.
+
+    Raises:
+        InheritError: the recipe can't be read as YAML.
+    """
+    document = read_document(path)
+    findings = check_document(document, asked.devices, asked.nodes)
+    findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked) + _folder(document, asked)
+    if any(finding.severity == "error" for finding in findings):
+        return findings, document
+    findings += refused(path)
+    if any(finding.severity == "error" for finding in findings):
+        return findings, document
+    return findings + _headers(document) + _tokenizer(document) + _planned(path, document, asked), document
+
+
+def _bytes(document: Document, verify: str) -> list[Finding]:
+    """The checkpoint's and the data's files: whole by their directory, or by every byte with `--verify full`."""
+    findings = []
+    initial, data = document.get("initial_checkpoint_dir"), document.get("data.init_args.data_path")
+    if initial and (folder := checkpoint_folder(initial)).is_dir():
+        key, fix = "initial_checkpoint_dir", "Write the folder anew, or copy it again."
+        findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
+        if verify == "full" and (folder / RECEIPT).is_file():
+            from inheritune_lit.verify import check_files
+
+            findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
+    if verify == "full" and data and Path(str(data)).is_dir():
+        fix = "Copy the folder again, or prepare it again."
+        findings += _tried("data.init_args.data_path", fix, lambda: _hash_shards(Manifest(Path(str(data)))))
+    return findings
+
+
+def _tried(key: str, fix: str, check: Callable[[], object]) -> list[Finding]:
+    try:
+        check()
+    except InheritError as error:
+        return [Finding("error", key, str(error), fix)]
+    return []
+
+
+def _hash_shards(manifest: Manifest) -> None:
+    manifest.check_files()
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            if (found := sha256_file(manifest.folder / shard.path)) != shard.sha256:
+                raise InheritError(
+                    f"{manifest.folder / shard.path} has SHA-256 {found[:16]}…, the manifest {shard.sha256[:16]}…."
+                )
+
+
+def _saving(document: Document) -> list[Finding]:
+    key, interval = "train.save_interval", document.get("train.save_interval")
+    steps = _steps(document)
+    if not document.states(key) or not steps:  # what is left out was said already
+        return []
+    if interval is None or (isinstance(interval, int) and interval >= steps):
+        text = f"It is {'null' if interval is None else interval}, of {steps:,} steps: the run saves at its end only."
+        fix = f"Write {max(1, steps // 20)} or so, if the run takes longer than you want to lose."
+        return [Finding("note" if steps < 100 else "warning", key, text, fix)]
+    return []
+
+
+def _steps(document: Document) -> int | None:
+    values = [document.get(f"train.{key}") for key in ("max_tokens", "global_batch_size", "max_seq_length")]
+    if not all(isinstance(value, int) and value > 0 for value in values):
+        return None
+    return int(values[0] // (values[1] * values[2]))
+
+
+def _gpus(document: Document, asked: Asked) -> list[Finding]:
+    """What litGPT's FSDP wants: it runs on GPUs only, and shards within all those that are visible."""
+    stated = asked.devices or document.get("devices")
+    nodes = asked.nodes or document.get("num_nodes") or 1
+    if not isinstance(stated, int) or not isinstance(nodes, int):
+        return []
+    names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = len(names) if setting is None else min(len(names), len([p for p in setting.split(",") if p.strip()]))
+    where = "of this machine" if setting is None else f"that CUDA_VISIBLE_DEVICES={setting} leaves"
+    if stated > 1 and visible < stated:
+        text = f"It is {stated}, and there are {visible} GPUs {where}: litGPT's FSDP runs on GPUs only."
+        return [Finding("error", "devices", text, f"Write {max(1, visible)}, or run it where they are.")]
+    if stated * nodes > 1 and visible and (stated * nodes) % visible:
+        text = f"{stated * nodes} processes on nodes with {visible} GPUs {where}: HYBRID_SHARD refuses it."
+        fix = f"Set CUDA_VISIBLE_DEVICES={','.join(map(str, range(stated)))}, or use all {visible}."
+        return [Finding("error", "devices", text, fix)]
+    return []
+
+
+def _folder(document: Document, asked: Asked) -> list[Finding]:
+    """The run's folder: free, writable, and of this recipe."""
+    run, key = asked.run, "out_dir"
+    if not run.exists():
+        place = next(folder for folder in run.absolute().parents if folder.exists())
+        if not os.access(place, os.W_OK):
+            return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
+        return []
+    try:
+        with _locked(run):
+            pass
+    except InheritError:
+        text = f"Another process is using {run}."
+        return [Finding("error", key, text, "Wait for it or stop it, or choose another out_dir.")]
+    record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
+    if asked.restart:
+        return []
+    if record is None:
+        if any(run.iterdir()):
+            text = f"{run} holds something that `inheritune pretrain` did not write."
+            return [Finding("error", key, text, "Choose another out_dir, or move it away.")]
+        return []
+    before: Mapping[str, Any] = read_json(record, "run's record").get("recipe", {})
+    if lines := differences(fixed(before), fixed(document.content)):
+        text = f"{run} holds a run of another recipe: {'; '.join(lines)}."
+        return [Finding("error", key, text, "Choose another out_dir, or pass --restart to begin it anew.")]
+    return []
+
+
+def _headers(document: Document) -> list[Finding]:
+    """The initial checkpoint's tensors beside its model_config.yaml, by name and shape."""
+    from inheritune_lit.checkpoint import Weights, check_names_and_shapes, load_config
+
+    if not (initial := document.get("initial_checkpoint_dir")) or not (folder := checkpoint_folder(initial)).is_dir():
+        return []
+    return _tried(
+        "initial_checkpoint_dir",
+        "Write it anew with `inheritune surgery`.",
+        lambda: check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder),
+    )
+
+
+def _tokenizer(document: Document) -> list[Finding]:
+    """PackedTokens' own checks: the tokenizer of the data is the checkpoint's."""
+    settings, tokenizer_dir = document.get("data.init_args"), document.get("tokenizer_dir")
+    if not settings or not Path(str(settings.get("data_path"))).is_dir() or not tokenizer_dir:
+        return []
+    if not (folder := checkpoint_folder(tokenizer_dir)).is_dir():
+        return []
+    from litgpt.tokenizer import Tokenizer
+
+    from inheritune_lit.data import PackedTokens
+
+    def connect() -> None:
+        try:
+            tokenizer = Tokenizer(folder)
+        except Exception as error:  # litGPT's and tokenizers' own, of any kind
+            raise InheritError(f"litGPT can't read the tokenizer in {folder}: {error}") from error
+        PackedTokens(Path(str(settings["data_path"]))).connect(tokenizer, 1, document.get("train.max_seq_length"))
+
+    return _tried("data.init_args.data_path", "Prepare the data with the model's tokenizer.", connect)
+
+
+def _planned(path: Path, document: Document, asked: Asked) -> list[Finding]:
+    """Disk for all checkpoints that the run will leave, and memory on this machine's GPUs."""
+    from inheritune_lit.plan import plan_recipe
+    from inheritune_lit.plan.machines import gpu_key
+
+    names = gpu_names()
+    gpu = gpu_key(names[0]) if names else None
+    figures = plan_recipe(path, gpu=gpu or "a6000", devices=asked.devices, nodes=asked.nodes)
+    findings = _disk(figures, asked, document.get("train.save_interval"))
+    if gpu and not figures["memory"]["fits"]:
+        memory = figures["memory"]
+        peak, there = (value / 2**30 for value in (memory["compiled"]["total"], memory["available"]))
+        largest = memory["compiled"]["largest_micro_batch"]
+        text = (
+            f"About {peak:.1f} GiB at the peak, and a {names[0]} has {there:.0f} GiB, of which the driver takes some."
+        )
+        fix = f"Write {largest}." if largest else "More GPUs share the weights' and the optimizer's states."
+        severity: Literal["error", "warning"] = "error" if peak > there else "warning"
+        findings.append(Finding(severity, "train.micro_batch_size", text, fix))
+    return findings
+
+
+def _disk(figures: Mapping[str, Any], asked: Asked, interval: int | None) -> list[Finding]:
+    size, steps = figures["disk"]["checkpoint"], figures["training"]["steps"]
+    saved = list(range(interval, steps + 1, interval)) if interval else []
+    kept = len(saved)
+    if asked.keep_last is not None:  # one more is being written while the last ones are still there
+        every = sum(step % asked.keep_every == 0 for step in saved) if asked.keep_every else 0
+        kept = min(kept, asked.keep_last + 1 + every)
+    bare = figures["model"]["parameters"] * (2 if figures["training"]["precision"] == "bf16-true" else 4)
+    copies = 1 + (kept if asked.keep_last is not None else 0)
+    needed = (kept + 1) * size + copies * bare
+    place = next(f for f in (asked.run.absolute(), *asked.run.absolute().parents) if f.exists())
+    there = sum(file.stat().st_size for file in asked.run.rglob("*.pth")) if asked.run.exists() else 0
+    free = shutil.disk_usage(place).free + there
+    machine, temporary = figures["machine"], Path(tempfile.gettempdir())
+    findings = []
+    if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
+        text = (
+            f"On one device litGPT writes each checkpoint, {size / 2**30:.1f} GiB, to {temporary} first, which has "
+            f"{room / 2**30:.1f} GiB."
+        )
+        fix = f"Set TMPDIR to a folder on the disk of {asked.run}, where a finished file is moved at once, too."
+        findings.append(Finding("error", "out_dir", text, fix))
+    if needed <= free:
+        return findings
+    text = (
+        f"The run will leave {kept + 1} checkpoints of {size / 2**30:.1f} GiB and {copies} of {bare / 2**30:.1f} GiB, "
+        f"{needed / 2**30:.1f} GiB in all; {place} has {free / 2**30:.1f} GiB for them."
+    )
+    fix = "Pass --keep_last 2, raise it, or choose another out_dir."
+    return [*findings, Finding("error", "train.save_interval", text, fix)]

@@ -1,0 +1,246 @@
+"""What `inheritune pretrain` finds before it starts anything, and the script it prints for Slurm."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
+
+from inheritune_lit.commit import InheritError, _locked, write_json
+from inheritune_lit.launch import preflight as checks
+from inheritune_lit.launch.command import pretrain
+from inheritune_lit.launch.preflight import Asked, preflight
+from inheritune_lit.plan.machines import gpu_key, peak_flops
+from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import dataclass_settings, pretrain_settings
+from inheritune_lit.surgery import surgery
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A recipe for 100 steps of a small Llama that surgery wrote, with its data."""
+    folder = tmp_path_factory.mktemp("preflight")
+    make_tokenizer(make_checkpoint(folder / "reference"))
+    surgery(folder / "reference", layers="3", out_dir=folder / "target")
+    return {
+        "model_name": "small",  # one that litGPT does not know, or it would compare
+        "model_config": yaml.safe_load((folder / "target/model_config.yaml").read_text()) | {"name": "small"},
+        "initial_checkpoint_dir": str(folder / "target"),
+        "tokenizer_dir": str(folder / "target"),
+        "out_dir": str(folder / "run"),
+        "precision": "bf16-mixed",
+        "devices": 1,
+        "data": {
+            "class_path": "inheritune_lit.data.PackedTokens",
+            "init_args": {"data_path": str(make_tokens(folder, folder / "target", documents=26)), "epochs": 16},
+        },
+        "train": {
+            "max_tokens": 100 * 4 * 16,
+            "max_seq_length": 16,
+            "global_batch_size": 4,
+            "micro_batch_size": 2,
+            "lr_warmup_steps": 2,
+            "min_lr": 1e-4,
+            "max_norm": 1.0,
+            "save_interval": 10,
+            "tie_embeddings": False,
+        },
+        "eval": {"interval": 50, "max_iters": 1},
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-2}},
+        "logger_name": "csv",
+    }
+
+
+def found(recipe: dict[str, Any], tmp_path: Path, **asked: Any) -> dict[str, Finding]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.dump(recipe, sort_keys=False))
+    findings, _ = preflight(path, Asked(Path(asked.pop("run", recipe["out_dir"])), **asked))
+    return {finding.key: finding for finding in findings if finding.severity != "note"}
+
+
+def test_a_good_recipe_has_nothing(recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert found(recipe, tmp_path, verify="full") == {}
+    run = tmp_path / "run"
+    pretrain(tmp_path / "recipe.yaml", out_dir=run, dry_run=True)
+    assert "recipe.yaml: " in capsys.readouterr().out
+    assert not run.exists()
+
+
+def test_eight_mistakes_are_named_in_one_go(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """As a user types it, in less than five seconds of this machine's work, with nothing started."""
+    train = recipe["train"] | {"micro_batch_size": 3, "max_tokens": 400 * 4 * 16, "max_nrom": 1.0, "max_steps": 10}
+    broken = recipe | {
+        "devices": 1,
+        "precision": "bf16-true",
+        "train": train,
+        "model_config": recipe["model_config"] | {"n_layer": 4},
+        "optimizer": {"class_path": "torch.optim.AdamV", "init_args": {"lr": 1e-2}},
+        "out_dir": str(tmp_path / "run"),
+    }
+    broken["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"shufle": True}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.dump(broken) + "seed: 1\nseed: 2\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 1
+    for key in (
+        *("train.micro_batch_size", "data.init_args.epochs", "train.max_nrom", "train.max_steps", "seed", "out_dir"),
+        *("model_config.n_layer", "optimizer.class_path", "data.init_args.shufle"),
+    ):
+        assert f"error    {key} " in done.stdout.replace("\n", " "), key
+    assert "warning  precision" in done.stdout
+    assert done.stdout.endswith("Nothing was started.\n")
+    assert list((tmp_path / "run").iterdir()) == [tmp_path / "run/thesis.txt"]
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5, "seconds of processor time"
+
+
+def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = {**recipe, "train": recipe["train"] | {"save_interval": None}}
+    assert found(never, tmp_path)["train.save_interval"].severity == "warning"
+    free = 3 * 2**20
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
+    finding = found(recipe, tmp_path)["train.save_interval"]  # 11 checkpoints of 12 bytes a parameter
+    assert "leave 11 checkpoints" in finding.problem
+    assert "Pass --keep_last 2" in finding.fix
+    assert found(recipe, tmp_path, keep_last=2) == {}
+    assert found(never, tmp_path)["train.save_interval"].severity == "warning", "one checkpoint has room"
+    small = Path(tempfile.gettempdir())
+    usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
+    monkeypatch.setattr(checks.shutil, "disk_usage", usage)
+    assert "litGPT writes each checkpoint, 0.0 GiB, to " in found(recipe, tmp_path)["out_dir"].problem
+    assert "Set TMPDIR to a folder on the disk of" in found(recipe, tmp_path)["out_dir"].fix
+
+
+def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = {**recipe, "devices": 2, "train": recipe["train"] | {"micro_batch_size": 1}}
+    assert "there are 0 GPUs of this machine" in found(two, tmp_path)["devices"].problem
+    monkeypatch.setattr(checks, "gpu_names", lambda: ["NVIDIA H100 80GB HBM3"] * 4)
+    assert "HYBRID_SHARD refuses it" in found(two, tmp_path)["devices"].problem
+    assert found(two, tmp_path)["devices"].fix == "Set CUDA_VISIBLE_DEVICES=0,1, or use all 4."
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert found(two, tmp_path) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert "CUDA_VISIBLE_DEVICES=3 leaves" in found(two, tmp_path)["devices"].problem
+
+
+def test_folders(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with _locked(run):
+        assert "Another process is using" in found(recipe, tmp_path, run=run)["out_dir"].problem
+    other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
+    write_json(run / "launch.json", {"recipe": other})
+    finding = found(recipe, tmp_path, run=run)["out_dir"]
+    assert finding.problem.endswith("another recipe: train.min_lr: 1e-05 before, 0.0001 now.")
+    assert found(recipe, tmp_path, run=run, restart=True) == {}
+
+
+def test_bytes(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """A bit flips without a change of size: only --verify full reads it."""
+    shard = next(Path(recipe["data"]["init_args"]["data_path"]).rglob("*.ds"))
+    content = shard.read_bytes()
+    try:
+        shard.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert found(recipe, tmp_path) == {}
+        assert "has SHA-256" in found(recipe, tmp_path, verify="full")["data.init_args.data_path"].problem
+    finally:
+        shard.write_bytes(content)
+    weights = Path(recipe["initial_checkpoint_dir"]) / "lit_model.pth"
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[:-100])
+        assert "is not a whole PyTorch checkpoint" in found(recipe, tmp_path)["initial_checkpoint_dir"].problem
+    finally:
+        weights.write_bytes(content)
+
+
+def test_settings_read_from_source_are_those_of_the_imported_litgpt() -> None:
+    import inspect
+
+    from litgpt.pretrain import setup
+
+    from inheritune_lit.data import PackedTokens
+
+    parameters = inspect.signature(setup).parameters
+    assert list(pretrain_settings()) == list(parameters)
+    for name, parameter in parameters.items():
+        ours = pretrain_settings()[name].default
+        assert repr(ours) == repr(parameter.default), name
+    expected = list(inspect.signature(PackedTokens).parameters)
+    assert dataclass_settings("data/tokens", "PackedTokens") == expected
+
+
+def test_gpus_by_their_drivers_names() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA H100 PCIe": "h100-pcie",
+        "NVIDIA H200": "h200",
+        "NVIDIA A100-SXM4-80GB": "a100-80",
+        "NVIDIA A100-PCIE-40GB": "a100-40",
+        "NVIDIA RTX A6000": "a6000",
+        "NVIDIA A40": "a40",
+        "NVIDIA GeForce RTX 3090": "rtx3090",
+        "NVIDIA A4000": None,
+        "NVIDIA RTX A4000": None,
+        "NVIDIA GeForce RTX 3090 Ti": None,
+        "Tesla T4": None,
+    }
+    assert {name: gpu_key(name) for name in names} == names
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989.4e12
+    assert peak_flops("Tesla T4") is None
+
+
+FAKE = """#!/bin/bash
+echo "$0 $@" >> calls
+"""
+FAKE_INHERITUNE = """#!/bin/bash
+echo "$0 $@" >> calls
+trap 'echo saved >> calls; exit 143' TERM
+for i in $(seq 200); do sleep 0.05; done & wait
+"""
+
+
+def test_slurm_script_under_a_fake_slurm(tmp_path: Path) -> None:
+    """The script is what bash takes; told to stop, it lets the run save, and puts the job back into the queue."""
+    command = [sys.executable, "-m", "inheritune_lit", "launch-script", str(ROOT / "recipes/openllama3b_n13.yaml")]
+    flags = ["--slurm", "--nodes", "2", "--gpus", "8", "--options", "--keep_last 2"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=True)
+    for line in ("--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--requeue", "--signal=B:TERM@300"):
+        assert f"#SBATCH {line}\n" in done.stdout
+    (tmp_path / "job.sh").write_text(done.stdout)
+    for name, text in {"scontrol": FAKE, "inheritune": FAKE_INHERITUNE}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+    with subprocess.Popen(["bash", "job.sh"], cwd=tmp_path, env=environment) as job:
+        while not (tmp_path / "calls").exists():
+            assert job.poll() is None
+        job.terminate()
+    first, saved, requeued = (tmp_path / "calls").read_text().splitlines()
+    assert "pretrain" in first
+    assert first.endswith(
+        "--devices 8 --nodes 2 --launcher srun --kill-on-bad-exit=1 --save_on_signal --grace 270 --keep_last 2"
+    )
+    assert saved == "saved"
+    assert requeued == f"{tmp_path}/scontrol requeue 77"
+    done = subprocess.run(
+        [*command, "--slurm", "--nodes", "3", "--gpus", "7"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "does not make whole micro-batches of 2 on 21 GPUs" in done.stderr
+
+
+def test_no_such_cluster() -> None:
+    from inheritune_lit.launch.slurm import launch_script
+
+    with pytest.raises(InheritError, match="Pass --slurm"):
+        launch_script(ROOT / "recipes/demo.yaml")

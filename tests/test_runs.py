@@ -1,0 +1,65 @@
+"""A run's folder, read: curves joined across resumes, out of litGPT's logs as they are."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inheritune_lit.commit import InheritError, write_json
+from inheritune_lit.runs import read_run
+
+HEADER = "iter,loss,step,total_tokens,val_loss\n"
+RECIPE = {"train": {"max_tokens": 6 * 64, "global_batch_size": 4, "max_seq_length": 16, "micro_batch_size": 2}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(RECIPE))
+    write_json(tmp_path / "launch.json", {"kind": "launch", "validation_loss_untrained": 6.5})
+    return tmp_path
+
+
+def log(run: Path, version: int, *rows: str) -> None:
+    """iter, loss, step, total_tokens, val_loss: two micro-iterations a step, numbered from 0 in the column `step`"""
+    folder = run / f"logs/csv/version_{version}"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(HEADER + "\n".join(rows))
+
+
+def test_curves_are_joined_across_resumes(run: Path) -> None:
+    log(run, 0, "2,5.0,1,64,", "4,4.5,3,128,", ",,3,,4.75", "6,4.0,5,192,", "8,3.9,7,2")  # killed in its last row
+    # version 10 comes after 9; it went on after step 2
+    log(run, 10, "10,3.0,9,320,", "12,2.5,11,384,", ",,12,,2.25", "")
+    log(run, 9, "6,4.1,5,192,", "8,3.5,7,256,", "10,9.9,9,320,", "")
+    curves = read_run(run).curves
+    training = [(1, 5.0), (2, 4.5), (3, 4.1), (4, 3.5), (5, 3.0), (6, 2.5)]
+    assert curves["training"] == [(step, step * 64, loss) for step, loss in training]
+    # the last validation's row is numbered by the number of iterations, the others by that of the last one
+    assert curves["validation"] == [(0, 0, 6.5), (2, 128, 4.75), (6, 384, 2.25)]
+    assert read_run(run).name == run.name
+    assert not read_run(run).finished
+
+
+def test_what_no_csv_has_is_taken_from_what_litgpt_printed(run: Path) -> None:
+    (run / "pretrain.log").write_text(
+        "Epoch 1 | iter 2 step 1 | loss train: 5.001, val: n/a | iter time: 1.00 ms (step) remaining time: 0:00:00\n"
+        "iter 2: val loss 4.9000, val time: 1.00 ms\n"
+        "Epoch 1 | iter 4 step 2 | loss train: 4.501, val: 4.900 | iter time: 1.00 ms (step) remaining time: 0:00:00\n"
+        "Final evaluation | val loss: 4.200 | val ppl: 66.7\n"
+    )
+    log(run, 0, "4,4.5012,3,128,", "")
+    assert read_run(run).curves == {
+        "training": [(1, 64, 5.001), (2, 128, 4.5012)],
+        "validation": [(0, 0, 6.5), (1, 64, 4.9), (2, 128, 4.2)],
+    }
+
+
+def test_what_is_no_run(tmp_path: Path, run: Path) -> None:
+    log(run, 0, "2,much,1,64,", "")
+    with pytest.raises(InheritError, match=r"Can't read the loss curves from .*metrics.csv"):
+        read_run(run).curves  # noqa: B018
+    with pytest.raises(InheritError, match=r"nowhere is no run: can't read .*recipe.yaml"):
+        read_run(tmp_path / "nowhere")
+    (run / "recipe.yaml").write_text("- a\n")
+    with pytest.raises(InheritError, match="is no recipe: expected litGPT's settings with a train block"):
+        read_run(run)
