@@ -100,7 +100,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
     import lightning
     from litgpt import pretrain
 
-    import inheritune_lit.data  # noqa: F401  # as a recipe's data does: puts GPT-2 in its place
+    from inheritune_lit.gpt2.model import place
 
     target = make(checkpoint(architecture), tmp_path / "target", start="random", layers="3", seed=7)
     config = Config.from_checkpoint(tmp_path / "target")
@@ -113,6 +113,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
         raise Caught
 
     caught: Tensors = {}
+    place()  # as the import of a recipe's data does
     monkeypatch.setattr(pretrain.torch, "compile", catch)
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")  # which litGPT sets
     train = pretrain.TrainArgs(max_tokens=32, max_norm=1.0, tie_embeddings=False, lr_warmup_steps=0)

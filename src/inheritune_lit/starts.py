@@ -51,7 +51,7 @@ Head = Literal["target", "reference"]
 SUBSETS: tuple[Start, ...] = ("inherit", "last", "middle", "every-other")
 """The starts that are the source with some blocks taken out"""
 _INHERITED_PARTS = {"attention": ("attn", "norm"), "mlp": ("mlp", "norm"), "attention+mlp": ("attn", "mlp")}
-_HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size")
+_HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size", "moe_intermediate_size")
 _HF_WIDTHS = (
     "hidden_size",
     "num_attention_heads",
@@ -120,14 +120,12 @@ def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Conf
         return replace(config, hf_config=options)
     if start != "half-width":
         return config
-    odd = {key: getattr(config, key) for key in _HALVED if getattr(config, key) % 2}
+    widths = {key: getattr(config, key) for key in _HALVED if getattr(config, key) is not None}
+    odd = {key: value for key, value in widths.items() if value % 2}
     if odd or config.latent_attention is not None:
         what = ", ".join(f"{key} {value}" for key, value in odd.items()) or "latent attention"
         raise InheritError(f"--start half-width can't halve {config.name}: {what}. Heads and query groups stay whole.")
-    halves = {key: getattr(config, key) // 2 for key in _HALVED}
-    if config.moe_intermediate_size is not None:
-        halves["moe_intermediate_size"] = config.moe_intermediate_size // 2
-    return replace(config, **halves)
+    return replace(config, **{key: value // 2 for key, value in widths.items()})
 
 
 def start_hf_config(

@@ -66,7 +66,7 @@ def surgery(
     if dry_run:
         return
     if Path(out_dir).resolve() in [folder.resolve() for folder in folders]:
-        raise InheritError(f"--out_dir {out_dir} is the source. Choose another folder.")
+        raise InheritError(f"--out_dir {out_dir} is the source or the trained target. Choose another folder.")
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         free = shutil.disk_usage(folder).free
         if free < plan.bytes:

@@ -23,7 +23,7 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
     Arguments:
         out_dir: The folder for all it writes: text, tokenizer and tokens, which all seeds share, and seed42 and so on.
         seed: Of the initialisation and of the data's order.
-        steps: T, optimizer steps of a stage, instead of the recipe's 400.
+        steps: T, optimizer steps of a stage, instead of the recipe's 600.
     """
     out_dir = Path(out_dir)
     for recipe in (RECIPE, DATA_RECIPE):

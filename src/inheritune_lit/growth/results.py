@@ -64,7 +64,7 @@ def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # matplotlib lists every key in its type
         figure, axes = canvas(
             f"{title} of {settings.blocks} blocks, against the whole model",
-            "validation loss, nats per token; dashed: the reference's, to be reached; at the ends: on all of D_val",
+            "validation loss, nats per token; dashed: the reference's, to be reached; dots: on all of the held-out text",
         )
         last = max(curve[-1][0] for curve in curves.values())
         axes.set_xlim(0, last)
@@ -76,6 +76,7 @@ def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path
             x, y = zip(*curve, strict=True)
             axes.plot(x, y, color=colours[name], linewidth=1.8, zorder=2)
             axes.plot(x[-1], y[-1], color=colours[name], marker="o", markersize=5, clip_on=False, zorder=3)
+            axes.plot([x[-1], last], [y[-1]] * 2, color=colours[name], linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
         ends = {name: curve[-1][1] for name, curve in curves.items()}
         if REFERENCE not in ends:
             ends[REFERENCE] = benchmark
