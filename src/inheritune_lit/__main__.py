@@ -23,15 +23,12 @@ COMMANDS = {
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
-<<<<<<< HEAD
     "grow": ("inheritune_lit.growth:grow", "Algorithm 2: add blocks until the loss is at par with the reference's"),
     "export": ("inheritune_lit.export:export", "write a Hugging Face folder of a checkpoint, reloaded and compared"),
     "evaluate": ("inheritune_lit.evaluate.command:evaluate", "scores on lm-eval's tasks, and loss on held-out tokens"),
     "report": ("inheritune_lit.report:report", "runs side by side and beside published numbers, as one page"),
-=======
     "pretrain": ("inheritune_lit.launch.command:pretrain", "run a recipe: checked, resumed, watched to its end"),
     "launch-script": ("inheritune_lit.launch.slurm:launch_script", "print a batch script that runs a recipe on Slurm"),
->>>>>>> launch
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
     "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
 }

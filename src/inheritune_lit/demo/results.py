@@ -5,50 +5,17 @@ import platform
 import textwrap
 import time
 from collections.abc import Sequence
-<<<<<<< HEAD
-from pathlib import Path
-from typing import Any
-
-from inheritune_lit.checkpoint import versions
-from inheritune_lit.commit import InheritError, read_json
-from inheritune_lit.curves import Curve, tokens_to_reach
-from inheritune_lit.demo.stages import RUN_RECEIPT, Paths
-=======
 from itertools import pairwise
 from typing import Any
 
 from inheritune_lit.checkpoint import versions
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs import read_run
->>>>>>> launch
+
+Curve = list[tuple[int, float]]
+"""(tokens trained, loss in nats), tokens ascending"""
 
 
-<<<<<<< HEAD
-def read_curves(metrics: Path) -> tuple[Curve, Curve]:
-    """Training and validation loss against tokens, out of litGPT's CSV log.
-
-    A validation row says no number of tokens (and its `step` counts differently in the last one): it belongs to the
-    training row before it.
-
-    Raises:
-        InheritError: the log is missing, or is not one of litGPT's.
-    """
-    training: Curve = []
-    validation: Curve = []
-    try:
-        with metrics.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["loss"]:
-                    training.append((int(row["total_tokens"]), float(row["loss"])))
-                if row["val_loss"]:
-                    validation.append((training[-1][0], float(row["val_loss"])))
-    except (OSError, KeyError, IndexError, ValueError) as error:
-        raise InheritError(
-            f"Can't read the loss curves from {metrics} ({type(error).__name__}: {error}): expected litGPT's CSV log "
-            "with loss, total_tokens and val_loss. Delete the run's folder and run the demo again."
-        ) from error
-    return training, validation
-=======
 def tokens_to_reach(curve: Curve, loss: float) -> float | None:
     """Tokens after which a validation curve first is at `loss` or below, on straight lines between its points.
 
@@ -63,7 +30,6 @@ def tokens_to_reach(curve: Curve, loss: float) -> float | None:
         if low <= loss:
             return tokens + (next_tokens - tokens) * (high - loss) / (high - low)
     return None
->>>>>>> launch
 
 
 def verdict(inherited: Curve, random: Curve) -> str:

@@ -12,13 +12,9 @@ from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
 from inheritune_lit.launch.resume import FINAL, check
 from inheritune_lit.launch.settings import Settings
 from inheritune_lit.plan.machines import peak_flops
-<<<<<<< HEAD
-from inheritune_lit.stream import Part, copy_tensors, distinct
-=======
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, MODEL, RUN_RECEIPT, read_run
-from inheritune_lit.stream import copy_tensors, distinct
->>>>>>> launch
+from inheritune_lit.stream import Part, copy_tensors, distinct
 
 
 def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:

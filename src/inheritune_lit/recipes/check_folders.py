@@ -79,14 +79,9 @@ def _receipt(folder: Path) -> list[Finding]:
 
 def _model_differs(stated: dict[str, Any], there: Any, folder: Path) -> list[Finding]:
     """The recipe's model beside the one that the checkpoint is of."""
-<<<<<<< HEAD
-    from litgpt.config import Config
-
     from inheritune_lit.gpt2.options import is_gpt2
 
-=======
     Config = config_class()
->>>>>>> launch
     try:
         known = {f.name for f in dataclasses.fields(Config)}
         own = Config(**{key: value for key, value in stated.items() if key in known})
