@@ -177,7 +177,7 @@ def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_pa
             wait_for(run / "pretrain.log", line, process)
             process.kill()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "nothing found" in done.stdout
+    assert "recipe.yaml: 2 notes" in done.stdout
     assert "tokens/s on" in done.stdout
     assert same_weights(whole / "model", run / "model")
     receipt = read_run(run).receipt
@@ -266,6 +266,34 @@ def test_what_makes_a_checkpoint_unusable(recipe: dict[str, Any], whole: Path, t
     path.write_bytes(content)
     with pytest.raises(InheritError, match="CRC-32"):
         resume.check(path, config, recipe["train"])
+
+
+def test_the_newest_that_verifies(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = settings_of(recipe).config, interrupted(whole, tmp_path / "run", 16)
+
+    def newest() -> int | None:
+        found = resume.newest(run, config, recipe["train"], STEPS)
+        return found and found.step
+
+    def damage(step: str, change: Any) -> None:
+        path = run / step / WEIGHTS
+        content = torch.load(path, weights_only=True)
+        torch.save(content | change, path)
+
+    assert newest() == 16
+    damage("step-00000016", {"iter_num": 33})
+    assert newest() == 8
+    assert "is not usable, and is" in capsys.readouterr().out
+    damage("step-00000008", {"iter_num": 17})
+    with pytest.raises(InheritError, match=r"none that it can go on from:\n.*17 micro-iterations do not make 8"):
+        newest()
+    assert (run / "step-00000008").is_dir(), "whole ones are not given up by themselves"
+    os.truncate(run / "step-00000008" / WEIGHTS, 1000)
+    (run / "step-00000004").mkdir()  # killed before its first byte
+    assert newest() is None
+    assert sorted(f.name for f in run.glob(".torn-*")) == [f".torn-step-{step:08d}" for step in (4, 8, 16)]
 
 
 def test_which_checkpoints_stay(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

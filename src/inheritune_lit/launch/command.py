@@ -98,9 +98,9 @@ class Bar:
 
     def __call__(self, progress: Progress) -> None:
         bar = self._bar
-        bar.total, bar.desc = progress.steps, "training: "
         if not self._seen:
-            bar.initial = bar.n = progress.step - 1
+            bar.reset(progress.steps)  # the clock starts with the first step, loading left out
+            bar.desc, bar.initial, bar.n = "training: ", progress.step - 1, progress.step - 1
         validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.3f}"
         bar.set_postfix_str(f"loss {progress.loss:.3f}{validation}", refresh=False)
         bar.update(progress.step - bar.n)

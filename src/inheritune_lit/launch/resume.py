@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes
+from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes, zip_records
 from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
@@ -31,23 +31,39 @@ class Checkpoint:
 def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) -> Checkpoint | None:
     """The newest checkpoint of a run that verifies, the final one first. Torn ones are renamed, never deleted.
 
+    Returns:
+        The checkpoint; None if there is none, or only what a kill cut short.
+
     Raises:
-        InheritError: none is whole, though there were some.
+        InheritError: there are whole checkpoints, and none that this run can go on from.
     """
-    torn = []
-    for folder in sorted(run.glob("step-*"), key=_step, reverse=True):
-        torn.append(folder)
-    final = [run / FINAL] if (run / FINAL).is_dir() else []
-    aside: list[str] = []
-    for folder in [*final, *torn]:
+    final = run / FINAL
+    refused: list[tuple[Path, InheritError]] = []
+    found = None
+    for folder in [final] * final.is_dir() + sorted(run.glob("step-*"), key=_step, reverse=True):
         try:
-            return check(folder / WEIGHTS, config, train, final_step=steps if folder in final else None)
+            found = check(folder / WEIGHTS, config, train, final_step=steps if folder == final else None)
+            break
         except InheritError as error:
-            aside.append(str(_set_aside(folder)))
-            print(f"{folder} is not usable, and is {aside[-1]} now: {error}")
-    if any(Path(name).name.startswith(".torn-step-") for name in aside):
-        print("No checkpoint is left to go on from: the run begins anew.")
-    return None
+            refused.append((folder, error))
+    # a run that begins anew by itself may have lost days: only if there is nothing else to do
+    if found is None and (whole := [str(reason) for folder, reason in refused if _ends(folder / WEIGHTS)]):
+        raise InheritError(
+            "\n  ".join([f"{run} has checkpoints, and none that it can go on from:", *whole])
+            + "\nThey are left as they are. Mend what it says, or begin anew with --restart."
+        )
+    for folder, reason in refused:
+        print(f"{folder} is not usable, and is {_set_aside(folder)} now: {reason}")
+    return found
+
+
+def _ends(path: Path) -> bool:
+    """Whether a file was written to its end."""
+    try:
+        zip_records(path)
+    except InheritError:
+        return False
+    return True
 
 
 def _step(folder: Path) -> int:
