@@ -278,7 +278,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     receipt = read_json(path, "receipt")
     files = receipt.get("files")
     well_formed = isinstance(files, dict) and all(
-        Path(name).name == name and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+        Path(name).name == name != ".." and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
         for name, entry in files.items()
     )
     if not well_formed:

@@ -31,10 +31,12 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
 
     Raises:
         InheritError: `out_dir` exists and `overwrite` is off, its parent can't be written, another process is writing
-            it, or the disk is full.
+            it, a link is in the staging folder's place, or the disk is full.
     """
     out_dir = Path.cwd() / out_dir  # not resolve(): a link to a folder elsewhere is replaced, not followed
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
+    if folder.is_symlink():
+        raise InheritError(f"{folder} is a link, and what it leads to would be emptied. Remove it.")
     with _locked(folder):
         if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)
