@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,11 @@ def write_json_whole(path: Path, content: dict[str, Any]) -> None:
     part.rename(path)
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object; `what` names it in the error.
+def read_json(path: Path, what: str, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a JSON object; `what` names it in the error, `needed` are keys that it must have.
 
     Raises:
-        InheritError: the file is missing or is not a JSON object.
+        InheritError: the file is missing, is not a JSON object, or lacks a key.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -149,6 +149,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise InheritError(f"Can't read the {what} {path}: {error}") from error
     if not isinstance(content, dict):
         raise InheritError(f"The {what} {path} holds a {type(content).__name__}, expected a JSON object.")
+    if lacking := [key for key in needed if key not in content]:
+        raise InheritError(
+            f"The {what} {path} is damaged: no {', '.join(lacking)}. Copy it again from where it is whole."
+        )
     return content
 
 

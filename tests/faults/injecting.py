@@ -85,7 +85,7 @@ needs_mount = pytest.mark.skipif(not can_mount(), reason="needs root and mount n
 
 def as_nobody(command: Sequence[object]) -> list[str]:
     """A command run by a user who owns nothing."""
-    return [*"setpriv --clear-groups --reuid 65534 --regid 65534 --".split(), *map(str, command)]
+    return [*["setpriv", "--clear-groups", "--reuid", "65534", "--regid", "65534", "--"], *map(str, command)]
 
 
 @contextmanager

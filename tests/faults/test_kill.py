@@ -1,11 +1,13 @@
 """kill -9 at random moments, the same command again: it ends with the same bytes as if nothing had happened."""
 
+import hashlib
 import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +29,72 @@ from inheritune_lit.verify import verify
 faults_long = pytest.mark.faults_long
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=faults_long)])
+SURGERIES = """
+import os, signal, sys, time
+from pathlib import Path
+import litgpt.model, litgpt.utils, torch._subclasses.fake_tensor  # paid for once, before the forks
+from inheritune_lit.surgery import surgery
+source, target = map(Path, sys.argv[1:])
+for line in sys.stdin:
+    layers, seconds = line.split()
+    if (child := os.fork()) == 0:
+        os.close(1)
+        os.open(os.devnull, os.O_WRONLY)
+        surgery(source, layers=layers, out_dir=target, overwrite=True)
+        os._exit(0)
+    began, ended = time.monotonic(), False
+    while time.monotonic() < began + float(seconds) and not ended:
+        ended = os.waitpid(child, os.WNOHANG)[0] != 0
+        time.sleep(0.0005)
+    duration = time.monotonic() - began
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        ended = not os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    print(f"ended {duration}" if ended else "killed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=faults_long)])
 def test_surgery(tmp_path: Path, fault: Fault, kills: int) -> None:
     """An old target is there, to be replaced: at any moment the folder is the old one or the new one, whole."""
-    source = make_checkpoint(tmp_path / "source", n_embd=512, intermediate_size=1024, vocab_size=8192, n_head=8,
-                             padded_vocab_size=8192, n_query_groups=8)  # fmt: skip
-    target, staging = tmp_path / "target", tmp_path / ".target.staging"
-    command = inheritune("surgery", source, "--out_dir", target, "--overwrite", "--layers")
-    assert ended([*command, 3]).returncode == 0
-    old, began = contents(target), 0.0
-    with subprocess.Popen([*command, "5"], stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            began = began or (time.monotonic() if staging.exists() else 0)
-            time.sleep(0.001)
-    duration, new = time.monotonic() - began, contents(target)
-    assert len(new) == len(old)
-    assert new != old
-    killed = 0
-    for i, moment in enumerate(moments(1, 10 * kills, duration)):
-        layers, before = (("3", new), ("5", old))[i % 2]
-        if contents(target) != before:  # the kill before this one came too early to replace it
-            layers, before = ("3" if layers == "5" else "5"), contents(target)
-        with fault(source):
-            killed += kill_after([*command, layers], moment, started=staging.exists)
-            assert contents(target) in (old, new) or (tmp_path / ".target.old").exists()
-        if killed == kills:
-            break
-    assert killed == kills
-    assert ended([*command, 5]).returncode == 0
-    assert contents(target).keys() == new.keys()
-    assert contents(target)[target / WEIGHTS] == new[target / WEIGHTS]
+    size = {"n_embd": 256, "n_head": 8, "n_query_groups": 8, "intermediate_size": 512}
+    source = make_checkpoint(tmp_path / "source", **size, vocab_size=4096, padded_vocab_size=4096)
+    target, other = tmp_path / "target", tmp_path / ".target.old"
+    command = [sys.executable, "-W", "ignore", "-c", SURGERIES, source, target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def surgery(layers: int, seconds: float) -> str:
+            process.stdin.write(f"{layers} {seconds}\n")  # type: ignore[union-attr]
+            return process.stdout.readline()  # type: ignore[union-attr]
+
+        states, duration = {}, 0.0
+        for layers in (3, 5):
+            said = surgery(layers, 600)
+            assert said.startswith("ended")
+            states[layers], duration = weights_of(target), float(said.split()[1])
+        killed = 0
+        for moment in moments(1, 20 * kills, 1.1 * duration):
+            before = weights_of(target)
+            with fault(source):
+                killed += surgery(3 if before == states[5] else 5, moment) == "killed\n"
+                assert weights_of(target if target.exists() else other) in states.values()
+            if killed == kills:
+                break
+        assert killed == kills
+        for layers in (3, 5):  # whatever it left, the next one works
+            assert surgery(layers, 600).startswith("ended")
+            assert weights_of(target) == states[layers]
+        process.stdin.close()
     verify(target, source=source)
     assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}
+
+
+def weights_of(target: Path) -> str:
+    """All files of a target but its receipt, in which the command's time and place may stand."""
+    files = {path.name: data for path, data in contents(target).items() if path.name != "inheritance.json"}
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("kills", [pytest.param(10, marks=faults_long)])
@@ -156,20 +192,19 @@ def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
                 while process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.002)
                 pids = trainings(run)
-                alive = process.poll() is None and bool(pids)
-                if victim != "launcher":
-                    for pid in pids[:1]:
-                        os.kill(pid, 9)
-                if victim != "training":
+                if victim != "launcher" and pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pids[0], 9)
+                if victim != "training" or not pids:
                     kill(process)
                 assert process.stderr is not None
                 said = process.stderr.read().decode()
-            if alive and victim == "training":
+            assert process.returncode in (-9, 1, 0)
+            if process.returncode == 1:
                 assert "killed by SIGKILL" in said
                 assert "The same command" in said
-            killed += alive
-        if not alive:  # it had ended before: another one
-            assert process.returncode == 0, said
+        killed += process.returncode != 0
+        if process.returncode == 0:  # it ended before its kill: another one
             assert same_state(run, tmp_path / "calm")
             finished += 1
             run.rename(tmp_path / f"finished{finished}")

@@ -1,4 +1,4 @@
-"""File names that lead out of their folder: in manifests, receipts, recipes and archives; links where folders belong."""
+"""File names that lead out of their folder, in receipts, recipes and archives; links where folders belong."""
 
 import io
 import json
@@ -28,7 +28,9 @@ def precious(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", LEADING_OUT[:-2])
-def test_receipt_with_a_name_that_leads_out(llama: Path, tmp_path: Path, precious: Path, fault: Fault, name: str) -> None:
+def test_receipt_with_a_name_that_leads_out(
+    llama: Path, tmp_path: Path, precious: Path, fault: Fault, name: str
+) -> None:
     surgery(llama, layers="1", out_dir=tmp_path / "target")
     receipt = json.loads((tmp_path / "target/inheritance.json").read_text())
     receipt["files"][name] = {"bytes": 13, "sha256": "0" * 64}

@@ -33,6 +33,7 @@ class Ledger:
             self.content = read_json(self.path, "growth's ledger")
             if (self.content.get("format"), self.content.get("kind")) != (FORMAT, "growth"):
                 raise InheritError(f"{self.path} is not a ledger of this version (format {FORMAT}). Move it away.")
+            read_json(self.path, "growth's ledger", ("settings", "stages"))
             _refuse(f"{out_dir} holds a growth of other settings", self.content["settings"], identity)
             return
         self.content = {

@@ -22,6 +22,9 @@ FREE = (
 )
 
 
+PARENTS = ("recipe", "start", "data")  # what a record must say for a run to go on
+
+
 def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what may change from launch to launch."""
 
@@ -135,7 +138,7 @@ def read_launch(run: Path) -> dict[str, Any] | None:
         InheritError: the folder holds something else.
     """
     if (run / LAUNCH).is_file():
-        return read_json(run / LAUNCH, "launch's record")
+        return read_json(run / LAUNCH, "launch's record", (*PARENTS, "schedule", "launches"))
     if any(entry for entry in run.iterdir()):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
