@@ -96,7 +96,9 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
     for key, parent in known.items():
         if parent["fingerprint"] == fingerprint:
             return key
-    expected = " or ".join(f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items())
+    expected = " or ".join(
+        f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items()
+    )
     raise InheritError(
         f"{source} is not the source of {folder}: its fingerprint is {fingerprint[:16]}…, the receipt has {expected}."
     )

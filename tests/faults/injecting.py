@@ -8,12 +8,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to mount a small disk, or to be someone else")
 
 
@@ -60,14 +59,38 @@ def flip(path: Path, position: int, mask: int = 1) -> None:
     path.write_bytes(content)
 
 
-def on_small_disk(mebibytes: float, place: Path, script: str, *arguments: object) -> list[str]:
-    """A command: a bash script run in a mount namespace of its own, where `place` is an empty disk of that size.
+class SmallDisk:
+    """A disk of so many KiB, a tmpfs in a mount namespace that a sleeping process holds.
 
-    The disk is gone when the script ends. Its arguments are "$@".
+    Other processes reach it under `path`, through /proc; it is gone when the block ends, however it ends.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    mount = f"mount -t tmpfs -o size={int(mebibytes * 2**20)} none {place}\n"
-    return ["unshare", "--mount", "bash", "-c", mount + script, "bash", *map(str, arguments)]
+
+    def __init__(self, place: Path, kibibytes: int) -> None:
+        self._place, self._kibibytes = place, kibibytes
+
+    def __enter__(self) -> "SmallDisk":
+        self._place.mkdir(parents=True, exist_ok=True)
+        script = f"mount -t tmpfs -o size={self._kibibytes}k none {self._place} && echo ready && exec sleep 3600"
+        self._holder = subprocess.Popen(["unshare", "--mount", "bash", "-c", script], stdout=subprocess.PIPE)
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"ready\n"
+        self.path = Path(f"/proc/{self._holder.pid}/root{self._place}")
+        return self
+
+    def grow(self, kibibytes: int) -> None:
+        mount = ["mount", "-o", f"remount,size={kibibytes}k", str(self._place)]
+        subprocess.run(["nsenter", "--mount", "--target", str(self._holder.pid), *mount], check=True)
+
+    def fill(self) -> None:
+        """Takes all that is left of it."""
+        with suppress(OSError), (self.path / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1024))
+
+    def __exit__(self, *_: object) -> None:
+        kill(self._holder)
+        assert self._holder.stdout is not None
+        self._holder.stdout.close()
 
 
 def can_mount() -> bool:
@@ -83,9 +106,11 @@ def can_mount() -> bool:
 needs_mount = pytest.mark.skipif(not can_mount(), reason="needs root and mount namespaces: for a small disk")
 
 
-def as_nobody(command: Sequence[object]) -> list[str]:
-    """A command run by a user who owns nothing."""
-    return [*["setpriv", "--clear-groups", "--reuid", "65534", "--regid", "65534", "--"], *map(str, command)]
+# A user who owns nothing, and may read all: else nobody could run an interpreter that lies in somebody's home
+NOBODY = [
+    *["setpriv", "--clear-groups", "--reuid", "65534", "--regid", "65534"],
+    *["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--"],
+]
 
 
 @contextmanager
