@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo grow-demo test check format clean
+.PHONY: help demo grow-demo test test-faults check format clean
 
 help:
 	@echo "make demo       the whole way on a real small model and real text (about 15 minutes on 2 cores)"
 	@echo "make grow-demo  growth for real: a small GPT-2, trained here, against random starts (about 15 minutes)"
 	@echo "make test       formatting, lint, types and tests: all that a contributor needs"
+	@echo "make test-faults  every fault of tests/faults, long ones too (about 15 minutes)"
 	@echo "make check      formatting, lint and types only"
 	@echo "make format     rewrite the sources as ruff wants them"
 	@echo "make clean      remove .venv and what the demo wrote"
@@ -26,6 +27,9 @@ grow-demo: .venv/.installed
 
 test: check
 	$(BIN)/python -m pytest
+
+test-faults: .venv/.installed
+	$(BIN)/python -m pytest tests/faults -m ""
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

@@ -1,11 +1,13 @@
 """The commands: `inheritune <command>` and `python -m inheritune_lit <command>`."""
 
+import errno
 import importlib
 import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 from inheritune_lit.commit import InheritError
@@ -33,6 +35,9 @@ COMMANDS = {
     "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
 }
 
+# what is wrong with a disk or with rights, not with us
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command named by the first argument; a command's module is imported only when it is asked for."""
@@ -56,6 +61,10 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_repeated(args)
+    except InheritError as error:
+        sys.exit(f"{prog}: error: {error}")
     called = function if not isinstance(function, dict) else function.get(args[0] if args else "")
     args = _join_list(called, _spell_out_flags(called, args)) if called else args
     try:
@@ -67,6 +76,13 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     except BrokenPipeError:  # who reads our output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        sys.exit(
+            f"{prog}: error: {error.strerror}: {error.filename or 'the file that was being written'}. What was whole "
+            "before is whole still: mend that, and give the same command again."
+        )
 
 
 def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]:
@@ -80,6 +96,22 @@ def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]
     spelt |= {f"--no_{name}": f"--{name}=false" for name in names}
     values = [value.lower() in ("true", "false") for value in argv[1:]]  # whether the next one is the flag's value
     return [arg if has_value else spelt.get(arg, arg) for arg, has_value in zip(argv, [*values, False], strict=False)]
+
+
+def _check_repeated(argv: Sequence[str]) -> None:
+    """Of two equal keys in a `--config` file, YAML and jsonargparse take the last in silence.
+
+    Raises:
+        InheritError: naming the keys that stand more than once.
+    """
+    from inheritune_lit.recipes.reading import read_document
+
+    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, value = arg.partition("=")
+        path = Path(value or following)
+        if name == "--config" and path.is_file() and (repeated := read_document(path).repeated):
+            keys = ", ".join(f"{key} (line {line})" for key, line in repeated.items())
+            raise InheritError(f"{path} has keys that stand more than once: {keys}. Keep one of them.")
 
 
 def _join_list(function: Callable[..., Any], argv: list[str]) -> list[str]:

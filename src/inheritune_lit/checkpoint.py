@@ -283,7 +283,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     receipt = read_json(path, "receipt")
     files = receipt.get("files")
     well_formed = isinstance(files, dict) and all(
-        Path(name).name == name
+        Path(name).name == name != ".."
         and len(name.encode(errors="replace")) < 256
         and isinstance(entry, dict)
         and type(entry.get("bytes")) is int

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
 
     Raises:
         InheritError: `out_dir` exists and `overwrite` is off, its parent can't be written, another process is writing
-            it, or the disk is full.
+            it, a link is in the staging folder's place, or the disk is full.
     """
     out_dir = Path.cwd() / out_dir  # not resolve(): a link to a folder elsewhere is replaced, not followed
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
+    if folder.is_symlink():
+        raise InheritError(f"{folder} is a link, and what it leads to would be emptied. Remove it.")
     with _locked(folder):
         if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)
@@ -135,11 +137,11 @@ def write_json_whole(path: Path, content: dict[str, Any]) -> None:
     part.rename(path)
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object; `what` names it in the error.
+def read_json(path: Path, what: str, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a JSON object; `what` names it in the error, `needed` are keys that it must have.
 
     Raises:
-        InheritError: the file is missing or is not a JSON object.
+        InheritError: the file is missing, is not a JSON object, or lacks a key.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -147,6 +149,10 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise InheritError(f"Can't read the {what} {path}: {error}") from error
     if not isinstance(content, dict):
         raise InheritError(f"The {what} {path} holds a {type(content).__name__}, expected a JSON object.")
+    if lacking := [key for key in needed if key not in content]:
+        raise InheritError(
+            f"The {what} {path} is damaged: no {', '.join(lacking)}. Copy it again from where it is whole."
+        )
     return content
 
 

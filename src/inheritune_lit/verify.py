@@ -14,7 +14,7 @@ from inheritune_lit.checkpoint import (
     load_config,
     read_receipt,
 )
-from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.origin import Giver, Origin, recorded
 from inheritune_lit.starts import SUBSETS, half_width
 from inheritune_lit.stream import Part
@@ -59,6 +59,7 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
     """
     if "blocks" not in receipt:
         raise InheritError(f"{folder} was not made by surgery, but by {receipt.get('command')}: drop --source.")
+    read_json(folder / RECEIPT, "receipt", ("source", "origins", "start"))
     target, reference = Weights(folder / WEIGHTS), Weights(source / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)
     check_names_and_shapes(reference, load_config(source), source)
@@ -86,7 +87,7 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
         InheritError: it is none of them.
     """
     parents: dict[Giver, Any] = {"source": receipt["source"], "target": receipt.get("target")}
-    known = {key: parent for key, parent in parents.items() if parent and parent["fingerprint"]}
+    known = {key: parent for key, parent in parents.items() if parent and parent.get("fingerprint")}
     if not known:
         raise InheritError(
             f"{folder} is a {receipt['start']} start: no tensor of it comes from {source}, so there is nothing to "
@@ -95,7 +96,9 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
     for key, parent in known.items():
         if parent["fingerprint"] == fingerprint:
             return key
-    expected = " or ".join(f"{parent['fingerprint'][:16]}… ({key} {parent['name']!r})" for key, parent in known.items())
+    expected = " or ".join(
+        f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items()
+    )
     raise InheritError(
         f"{source} is not the source of {folder}: its fingerprint is {fingerprint[:16]}…, the receipt has {expected}."
     )

@@ -46,6 +46,9 @@ def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | Non
     Raises:
         InheritError: there is no such folder, nothing in it to read, or a file matches no domain.
     """
+    for domain in domains or {}:
+        if Path(domain).name != domain or domain.startswith(".") or not domain:
+            raise InheritError(f"{domain!r} is no name for a domain: it becomes a folder's, so no /, and no . first.")
     folder = get_datafolder(str(input_dir))
     if not folder.isdir(""):
         raise InheritError(f"{input_dir} is not a folder. Give a folder of {', '.join(SUFFIXES)} files.")

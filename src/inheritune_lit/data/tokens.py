@@ -94,10 +94,15 @@ class Windows(Dataset[Tensor]):
     @cached_property
     def _shards(self) -> "list[np.ndarray]":
         """The shards, mapped: bytes are read when they are used. An empty file can't be mapped."""
-        return [
-            np.memmap(path, dtype=self._dtype, mode="r") if shard.tokens else np.empty(0, self._dtype)
-            for path, shard in zip(self._paths, self.stream.shards, strict=True)
-        ]
+        return [self._mapped(path, shard.tokens) for path, shard in zip(self._paths, self.stream.shards, strict=True)]
+
+    def _mapped(self, path: Path, tokens: int) -> np.ndarray:
+        if not tokens:
+            return np.empty(0, self._dtype)
+        try:  # of this length and no other: a worker may map it long after it was checked
+            return np.memmap(path, dtype=self._dtype, mode="r", shape=(tokens,))
+        except (OSError, ValueError) as error:
+            raise InheritError(f"{path} has changed since training began: {error}. Copy the folder again.") from error
 
     def __getstate__(self) -> dict[str, Any]:
         # a spawned worker maps the shards itself: pickled, a map would be all its tokens

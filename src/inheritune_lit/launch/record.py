@@ -27,6 +27,9 @@ FREE = (
 )
 
 
+PARENTS = ("recipe", "start", "data")  # what a record must say for a run to go on
+
+
 @contextmanager
 def run_lock(run: Path) -> Iterator[int]:
     """The run folder's lock, made with it; its descriptor. A training whose launcher was killed may hold it a while.
@@ -165,7 +168,7 @@ def read_launch(run: Path) -> dict[str, Any] | None:
         InheritError: the folder holds something else.
     """
     if (run / LAUNCH).is_file():
-        return read_json(run / LAUNCH, "launch's record")
+        return read_json(run / LAUNCH, "launch's record", (*PARENTS, "schedule", "launches"))
     if any(not entry.name.startswith(BEFORE) for entry in run.iterdir()):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "

@@ -1,0 +1,1 @@
+"""Faults, each of them real: what happens, what is promised and which test shows it is in README.md."""

@@ -1,0 +1,86 @@
+"""An unknown, a misspelt and a repeated key in every recipe there is: each is named before anything begins."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from jsonargparse import ArgumentError, ArgumentParser
+from test_recipes import COMMANDS, PRETRAIN, RECIPES
+
+from faults.conftest import Fault
+from inheritune_lit.__main__ import main
+from inheritune_lit.recipes.reading import read_document
+from inheritune_lit.recipes.validate import check_document
+
+OTHERS = [path for path in RECIPES if path not in PRETRAIN and path.parent.name in COMMANDS]
+NAMES = {"surgery": "surgery", "data": "prepare", "growth": "grow"}
+
+
+def faulty(path: Path, tmp_path: Path, how: str) -> tuple[Path, list[str]]:
+    """A copy of a recipe with a fault at its top and, if it has blocks, one in the first; and the keys that are it."""
+    content = yaml.safe_load(path.read_text())
+    block = next((key for key, value in content.items() if isinstance(value, dict) and key == "train"), None)
+    text, keys = path.read_text(), []
+    top = next(key for key in content if isinstance(content[key], str | int))
+    line = next(line for line in text.splitlines() if line.startswith(f"{top}:"))
+    if how == "repeated":
+        text, keys = f"{text}\n{line}\n", [top]
+    else:
+        key = "no_such_setting" if how == "unknown" else top[0] + top[2:] if len(top) > 2 else top + top[-1]
+        value = line.split(":", 1)[1]
+        text, keys = (f"{text}\n{key}:{value}\n" if how == "unknown" else text.replace(line, f"{key}:{value}")), [key]
+    if block:
+        inner = {"repeated": "max_norm", "unknown": "no_such_setting", "misspelt": "max_nrom"}[how]
+        text = text.replace(f"\n{block}:\n", f"\n{block}:\n  {inner}: 1.0\n", 1)
+        keys.append(f"{block}.{inner}")
+    (tmp_path / path.name).write_text(text)
+    return tmp_path / path.name, keys
+
+
+@pytest.mark.parametrize("how", ["unknown", "misspelt", "repeated"])
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
+def test_pretrain_recipe(tmp_path: Path, fault: Fault, path: Path, how: str) -> None:
+    """`inheritune recipes validate`, and the preflight of `inheritune pretrain`, which begins with the same checks."""
+    copy, keys = faulty(path, tmp_path, how)
+    assert len(keys) == 2
+    with fault(path):
+        found = {finding.key: finding for finding in check_document(read_document(copy)) if finding.severity == "error"}
+        assert set(keys) <= set(found), found
+    if how == "misspelt":
+        assert found["train.max_nrom"].fix == "Did you mean max_norm?"
+    clean = check_document(read_document(path))
+    assert not {finding.key for finding in clean if finding.severity == "error"} & set(keys), "negative control"
+
+
+@pytest.mark.parametrize("how", ["unknown", "misspelt", "repeated"])
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_other_recipe(
+    tmp_path: Path,
+    fault: Fault,
+    path: Path,
+    how: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Recipes of surgery, prepare and grow: the command refuses, and has written nothing."""
+    command = NAMES[path.parent.name]
+    copy, (key,) = faulty(path, tmp_path, how)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with fault(path), pytest.raises(SystemExit) as info:
+        main([command, "--config", str(copy)])
+    said = f"{info.value.code}\n{capsys.readouterr().err}"
+    assert key in said, said
+    assert info.value.code != 0
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_recipe_is_here() -> None:
+    assert len(PRETRAIN) + len(OTHERS) == len([path for path in RECIPES if path.parent.name in (*COMMANDS, "recipes")])
+    assert len(OTHERS) >= 20
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(COMMANDS["surgery"], fail_untyped=False)
+    with pytest.raises(ArgumentError):
+        parser.parse_args(["--no_such_setting=1"])
+    assert (ROOT / "recipes").is_dir()
