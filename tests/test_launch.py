@@ -17,7 +17,7 @@ from conftest import make_checkpoint, make_tokenizer, make_tokens
 from test_watch import line
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
-from inheritune_lit.commit import InheritError, _locked
+from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
@@ -255,7 +255,7 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "ORPHAN", 0.3)
-    with _locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
+    with locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")
     with pytest.raises(InheritError, match="holds something that `inheritune pretrain` did not write"):

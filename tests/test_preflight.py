@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.commit import InheritError, _locked, write_json
+from inheritune_lit.commit import InheritError, locked, write_json
 from inheritune_lit.launch import preflight as checks
 from inheritune_lit.launch import record
 from inheritune_lit.launch.command import pretrain
@@ -137,7 +137,7 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     monkeypatch.setattr(record, "ORPHAN", 0.1)
-    with _locked(run):
+    with locked(run):
         assert "is in use: another launch" in found(recipe, tmp_path, run=run)["out_dir"].problem
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
     write_json(run / "launch.json", {"recipe": other})

@@ -35,7 +35,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
     """
     out_dir = Path.cwd() / out_dir  # not resolve(): a link to a folder elsewhere is replaced, not followed
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
-    with _locked(folder):
+    with locked(folder):
         if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)
         if os.path.lexists(out_dir) and not overwrite:
@@ -61,7 +61,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies.
 
     Yields the lock's descriptor: a child process that inherits it holds the lock too, for as long as it lives.

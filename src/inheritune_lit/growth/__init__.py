@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from inheritune_lit.commit import _locked
+from inheritune_lit.commit import locked
 from inheritune_lit.growth.stages import Comparison, Mode
 
 
@@ -69,7 +69,7 @@ def grow(
     from inheritune_lit.growth.results import report
     from inheritune_lit.growth.run import Growth
 
-    with _locked(settings.out_dir):
+    with locked(settings.out_dir):
         growth = Growth(settings, keep, {} if compile else {"TORCHDYNAMO_DISABLE": "1"})
         growth.run()
         print(report(settings, growth.ledger.content))

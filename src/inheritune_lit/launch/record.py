@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
-from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file, write_json_whole
+from inheritune_lit.commit import InheritError, locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
@@ -38,7 +38,7 @@ def run_lock(run: Path) -> Iterator[int]:
     with ExitStack() as stack:
         while True:
             try:
-                lock = stack.enter_context(_locked(run))
+                lock = stack.enter_context(locked(run))
                 break
             except InheritError as error:
                 if "Another process" not in str(error):
