@@ -542,3 +542,9 @@ def test_a_random_start_inherited_nothing(run: Path, tmp_path: Path, in_this_pro
     edit(run / "run.json", start={"fingerprint": "random", "inheritance": None})
     assert export_checkpoint(run, tmp_path / "out")["inheritance"] is None
     assert "Nothing: training began with random weights." in (tmp_path / "out/README.md").read_text()
+
+
+def test_an_export_does_not_replace_what_it_is_made_from(target: Path) -> None:
+    with pytest.raises(InheritError, match="would replace"):
+        export_checkpoint(target, target, overwrite=True)
+    assert (target / "lit_model.pth").is_file()

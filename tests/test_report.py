@@ -415,6 +415,12 @@ def test_a_model_that_was_only_evaluated(runs: list[Path], tmp_path: Path) -> No
     assert "| open\\_llama\\_3b (not trained here) |" in (tmp_path / "report/report.md").read_text()
 
 
+def test_a_report_does_not_replace_a_run(runs: list[Path]) -> None:
+    with pytest.raises(InheritError, match="would replace"):
+        report(runs, out_dir=runs[0], overwrite=True)
+    assert (runs[0] / "recipe.yaml").is_file()
+
+
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InheritError, match="has neither recipe.yaml nor evaluation/ nor analysis/"):
