@@ -412,7 +412,7 @@ def test_a_model_that_was_only_evaluated(runs: list[Path], tmp_path: Path) -> No
     reference = evaluate(tmp_path / "open_llama_3b", suite="low_data")
     evaluate(runs[0])
     report([runs[0], reference], out_dir=tmp_path / "report")
-    assert "| open\\_llama\\_3b (not trained here) |" in (tmp_path / "report/report.md").read_text()
+    assert "| open\\_llama\\_3b (no run on record) |" in (tmp_path / "report/report.md").read_text()
 
 
 def test_a_report_does_not_replace_a_run(runs: list[Path]) -> None:
