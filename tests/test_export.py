@@ -551,6 +551,12 @@ def test_a_half_written_result_is_named(run: Path, tmp_path: Path, in_this_proce
         export_checkpoint(run, tmp_path / "out")
 
 
+def test_what_a_killed_evaluation_left_is_no_result(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    (run / "evaluation/.low_data.json").write_text('{"format": 1, "ki')
+    export_checkpoint(run, tmp_path / "out")
+    assert "| piqa |" in (tmp_path / "out/README.md").read_text()
+
+
 def test_a_single_question_has_no_standard_error(run: Path, tmp_path: Path, in_this_process: None) -> None:
     path = run / "evaluation/low_data.json"
     result = json.loads(path.read_text())

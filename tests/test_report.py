@@ -415,6 +415,12 @@ def test_a_model_that_was_only_evaluated(runs: list[Path], tmp_path: Path) -> No
     assert "| open\\_llama\\_3b (no run on record) |" in (tmp_path / "report/report.md").read_text()
 
 
+def test_what_a_killed_evaluation_left_is_no_result(runs: list[Path]) -> None:
+    evaluate(runs[0])
+    (runs[0] / "evaluation/.low_data.json").write_text('{"format": 1, "ki')
+    assert list(read_subjects(runs)[0].evaluations) == ["low_data"]
+
+
 def test_a_report_does_not_replace_a_run(runs: list[Path]) -> None:
     with pytest.raises(InheritError, match="would replace"):
         report(runs, out_dir=runs[0], overwrite=True)

@@ -117,7 +117,8 @@ def _read(folder: Path) -> Subject:
         raise InheritError(
             f"No folder {folder}. Name the out_dir of an `inheritune pretrain`, or a checkpoint with evaluation/."
         )
-    results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("*.json"))]
+    # [!.]: not what an evaluation that was killed left half written
+    results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("[!.]*.json"))]
     evaluations = {str(r["suite"]): r for r in results if r.get("kind") == "evaluation"}
     loss = next((r for r in results if r.get("kind") == "validation_loss"), None)
     figures = sorted((folder / "analysis").glob("*.svg")) or sorted((folder / "analysis").glob("*.png"))
