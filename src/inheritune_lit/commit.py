@@ -62,6 +62,17 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
             raise
 
 
+def refuse_to_replace(out_dir: Path, *sources: Path) -> None:
+    """What a command reads may not be what it replaces, not even with --overwrite.
+
+    Raises:
+        InheritError: `out_dir` is one of the folders, or holds one.
+    """
+    for source in sources:
+        if Path(out_dir).resolve() in (source.resolve(), *source.resolve().parents):
+            raise InheritError(f"--out_dir {out_dir} would replace {source}, which is read. Choose another folder.")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
     """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies.
