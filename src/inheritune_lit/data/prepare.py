@@ -54,8 +54,8 @@ def prepare(
     machine. An interrupted run goes on where it was when the same command is given again.
 
     Args:
-        input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME. The hub's is read at one
-            commit, which the manifest names; hf://datasets/OWNER/NAME@COMMIT asks for a certain one.
+        input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME. The hub's is read at
+            one commit, which the manifest names; hf://datasets/OWNER/NAME@COMMIT asks for a certain one.
         out_dir: The folder to write. It appears when it is whole.
         tokenizer_dir: A folder with a tokenizer that litGPT reads, such as the checkpoint to be trained.
         budget: Training tokens to take, a random sample of whole documents; by default everything. With another budget
