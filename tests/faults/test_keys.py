@@ -1,19 +1,22 @@
 """An unknown, a misspelt and a repeated key in every recipe there is: each is named before anything begins."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
-from jsonargparse import ArgumentError, ArgumentParser
 from test_recipes import COMMANDS, PRETRAIN, RECIPES
 
 from faults.conftest import Fault
 from inheritune_lit.__main__ import main
+from inheritune_lit.commit import InheritError
+from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.recipes.reading import read_document
 from inheritune_lit.recipes.validate import check_document
 
 OTHERS = [path for path in RECIPES if path not in PRETRAIN and path.parent.name in COMMANDS]
+SUITES = sorted((ROOT / "recipes/eval").glob("*.yaml"))
 NAMES = {"surgery": "surgery", "data": "prepare", "growth": "grow"}
 
 
@@ -76,11 +79,24 @@ def test_other_recipe(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("how", ["unknown", "misspelt", "repeated"])
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_suite(tmp_path: Path, fault: Fault, path: Path, how: str) -> None:
+    """The suites of `inheritune evaluate`."""
+    text = path.read_text()
+    copy = tmp_path / path.name
+    copy.write_text(
+        {
+            "unknown": f"{text}\nno_such_setting: 1\n",
+            "misspelt": text.replace("num_fewshot", "num_fewshots", 1),
+            "repeated": re.sub(r"^(  \w+: \{.*)$", r"\1\n\1", text, count=1, flags=re.MULTILINE),
+        }[how]
+    )
+    with fault(path), pytest.raises(InheritError, match="unknown keys|more than once"):
+        read_suite(str(copy))
+    read_suite(str(path))
+
+
 def test_every_recipe_is_here() -> None:
-    assert len(PRETRAIN) + len(OTHERS) == len([path for path in RECIPES if path.parent.name in (*COMMANDS, "recipes")])
-    assert len(OTHERS) >= 20
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(COMMANDS["surgery"], fail_untyped=False)
-    with pytest.raises(ArgumentError):
-        parser.parse_args(["--no_such_setting=1"])
-    assert (ROOT / "recipes").is_dir()
+    everything = [path for path in (ROOT / "recipes").rglob("*.yaml") if "tasks" not in path.parts]
+    assert sorted([*PRETRAIN, *OTHERS, *SUITES]) == sorted(everything)

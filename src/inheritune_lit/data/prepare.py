@@ -54,7 +54,8 @@ def prepare(
     machine. An interrupted run goes on where it was when the same command is given again.
 
     Args:
-        input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME.
+        input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME. The hub's is read at
+            one commit, which the manifest names; hf://datasets/OWNER/NAME@COMMIT asks for a certain one.
         out_dir: The folder to write. It appears when it is whole.
         tokenizer_dir: A folder with a tokenizer that litGPT reads, such as the checkpoint to be trained.
         budget: Training tokens to take, a random sample of whole documents; by default everything. With another budget
@@ -85,8 +86,9 @@ def prepare(
     from inheritune_lit.data.cluster import Submitted
     from inheritune_lit.data.encoding import open_tokenizer
     from inheritune_lit.data.passes import Job
-    from inheritune_lit.data.sources import list_files
+    from inheritune_lit.data.sources import list_files, pinned
 
+    input_dir, revision = pinned(input_dir)
     files = list_files(input_dir, domains)
     wanted = make_budget(budget, proportions, files, allow_repeat, renormalize)
     if wanted is not None:
@@ -100,7 +102,7 @@ def prepare(
         *(executor, executor_options or {}),
     )
     plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **split, "tasks": job.tasks}
-    optional: dict[str, Any] = {"domains": domains, "budget": budget, "proportions": proportions}
+    optional: dict[str, Any] = {"revision": revision, "domains": domains, "budget": budget, "proportions": proportions}
     optional |= {"text_key": None if text_key == "text" else text_key}
     optional |= {"allow_repeat": allow_repeat or None, "renormalize": renormalize or None}
     plan |= {name: value for name, value in optional.items() if value is not None}

@@ -5,7 +5,7 @@ writer to report: a corpus with silent holes can't be reproduced.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.data.compression import COMPRESSIONS, DAMAGE, decompressed
 from inheritune_lit.data.executor import advance
 
+HUB = "hf://"
 TABLES = (".parquet", ".arrow")
 SUFFIXES = (*(kind + compression for kind in (".txt", ".jsonl") for compression in COMPRESSIONS), *TABLES)
 
@@ -34,6 +35,30 @@ class SourceFile:
     path: str
     size: int
     domain: str
+
+
+def pinned(input_dir: str | Path) -> tuple[str, str | None]:
+    """The Hugging Face hub's URL at the commit that it means now, and that commit: a name there may mean another later.
+
+    Anything else is returned as it is, without a commit.
+
+    Raises:
+        InheritError: the hub can't be reached, or has no such repository.
+    """
+    if not str(input_dir).startswith(HUB):
+        return str(input_dir), None
+    from huggingface_hub import HfApi, HfFileSystem
+
+    hub = HfFileSystem()
+    try:
+        place = hub.resolve_path(str(input_dir))
+        found = HfApi(endpoint=hub.endpoint).repo_info(
+            place.repo_id, repo_type=place.repo_type, revision=place.revision
+        )
+    except OSError as error:  # all of huggingface_hub's and requests' are one
+        raise InheritError(f"Can't find out which commit {input_dir} is at: {error}") from error
+    commit = str(found.sha)
+    return HUB + replace(place, revision=commit, _raw_revision=None).unresolve(), commit
 
 
 def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | None = None) -> list[SourceFile]:
@@ -53,6 +78,8 @@ def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | Non
     if not folder.isdir(""):
         raise InheritError(f"{input_dir} is not a folder. Give a folder of {', '.join(SUFFIXES)} files.")
     own_name = Path(folder.path).resolve().name or "text"
+    if str(input_dir).startswith(HUB):
+        own_name = own_name.partition("@")[0]
     files = []
     for path, info in sorted(folder.find("", detail=True).items()):
         if path.endswith(SUFFIXES) and not any(part.startswith(".") for part in Path(path).parts):

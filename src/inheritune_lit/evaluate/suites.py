@@ -11,6 +11,7 @@ import yaml
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes.listing import shipped
+from inheritune_lit.recipes.reading import read_document
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -74,6 +75,8 @@ def read_suite(suite: str) -> Suite:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InheritError(f"Can't read the suite {path}: {error}") from error
     try:
+        if repeated := read_document(path).repeated:
+            raise ValueError(f"keys that stand more than once: {', '.join(repeated)}")
         if extra := content.keys() - {"tasks", "task_dir"}:
             raise ValueError(f"unknown keys {', '.join(map(str, sorted(extra)))}")
         tasks = tuple(_task(name, entry) for name, entry in content["tasks"].items())
