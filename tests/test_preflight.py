@@ -263,3 +263,11 @@ def test_no_such_cluster() -> None:
 
     with pytest.raises(InheritError, match="Pass --slurm"):
         launch_script(ROOT / "recipes/demo.yaml")
+    with pytest.raises(InheritError, match="--restart would begin anew at each return to the queue"):
+        launch_script(ROOT / "recipes/demo.yaml", slurm=True, gpus=1, options="--keep_last 2 --restart")
+
+
+def test_what_is_absent_stops_a_launch_but_no_dry_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["data"]["init_args"]["data_path"] = str(tmp_path / "elsewhere")
+    assert "elsewhere is not on this machine" in found(recipe, tmp_path)["data.init_args.data_path"].problem
+    assert found(recipe, tmp_path, dry_run=True) == {}

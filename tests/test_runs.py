@@ -61,5 +61,16 @@ def test_what_is_no_run(tmp_path: Path, run: Path) -> None:
     with pytest.raises(InheritError, match=r"nowhere is no run: can't read .*recipe.yaml"):
         read_run(tmp_path / "nowhere")
     (run / "recipe.yaml").write_text("- a\n")
-    with pytest.raises(InheritError, match="is no recipe: expected litGPT's settings with a train block"):
+    with pytest.raises(InheritError, match="is no recipe: expected litGPT.s settings, with train.max_tokens"):
         read_run(run)
+
+
+def test_results_lie_beside_a_runs_model(tmp_path: Path) -> None:
+    from inheritune_lit.checkpoint import results_dir
+
+    for folder in (tmp_path / "run/model", tmp_path / "other/model"):
+        folder.mkdir(parents=True)
+    (tmp_path / "run/recipe.yaml").touch()
+    assert results_dir(tmp_path / "run", "analysis") == tmp_path / "run/analysis"
+    assert results_dir(tmp_path / "run/model", "analysis") == tmp_path / "run/analysis"
+    assert results_dir(tmp_path / "other/model", "analysis") == tmp_path / "other/model/analysis", "no run's"

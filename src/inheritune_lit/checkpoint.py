@@ -221,6 +221,17 @@ def find_checkpoint(path: Path) -> Path:
     raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
 
 
+def results_dir(path: Path, what: str) -> Path:
+    """Where results about a checkpoint go: beside a run's model, as what is in its folder is copied with it.
+
+    Args:
+        path: A run or a checkpoint folder.
+        what: The results' folder: evaluation, analysis.
+    """
+    is_part = path.name in ("model", "final") and (path.parent / "recipe.yaml").is_file()
+    return (path.parent if is_part else path) / what
+
+
 def load_config(folder: Path) -> "Config":
     """litGPT's Config from a folder's model_config.yaml.
 

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import find_checkpoint
+from inheritune_lit.checkpoint import find_checkpoint, results_dir
 from inheritune_lit.commit import InheritError, write_json_whole
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def analyze(
     from inheritune_lit.analyze.figure import draw
     from inheritune_lit.analyze.table import table
 
+    out_dir = Path(out_dir) if out_dir else results_dir(Path(checkpoint), "analysis")
     checkpoint, data = find_checkpoint(Path(checkpoint)), Path(data)
-    out_dir = Path(out_dir) if out_dir else default_out_dir(checkpoint, "analysis")
     settings = Settings(data, keep, map, windows, max_seq_length, heads)
     analysis = measure(checkpoint, settings, device)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -62,11 +62,6 @@ def analyze(
     write_json_whole(out_dir / "analysis.json", analysis)
     print(table(analysis))
     print(f"\nFigure: {out_dir / 'analysis.png'}; all numbers: {out_dir / 'analysis.json'}")
-
-
-def default_out_dir(checkpoint: Path, what: str) -> Path:
-    """Beside a run's model, not in it: what is in a checkpoint's folder is copied with it."""
-    return (checkpoint.parent if checkpoint.name in ("model", "final") else checkpoint) / what
 
 
 @dataclass(frozen=True)

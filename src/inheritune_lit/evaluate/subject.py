@@ -19,6 +19,7 @@ from inheritune_lit.checkpoint import (
     Weights,
     find_checkpoint,
     read_receipt,
+    results_dir,
 )
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.verify import check_files
@@ -103,7 +104,8 @@ def find(checkpoint: str) -> Subject:
     name = path.resolve().name
     if (path / HF_CONFIG).is_file() and not (path / WEIGHTS).is_file():
         return Subject(name, path, path / "evaluation")
-    return Subject(name, find_checkpoint(path), path / "evaluation", _trained_length(path / "recipe.yaml"))
+    out_dir = results_dir(path, "evaluation")
+    return Subject(name, find_checkpoint(path), out_dir, _trained_length(out_dir.with_name("recipe.yaml")))
 
 
 def _trained_length(recipe: Path) -> int | None:

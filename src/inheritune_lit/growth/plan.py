@@ -2,7 +2,7 @@
 
 from inheritune_lit.growth.disk import CHECKPOINTS
 from inheritune_lit.growth.stages import Settings, parameters, possible, recipe_of, steps
-from inheritune_lit.growth.view import columns
+from inheritune_lit.text_table import columns
 
 MODEL, CHECKPOINT = 4, 12
 """Bytes a parameter: weights in float32; a checkpoint of litGPT's, which has AdamW's two states as well"""

@@ -7,8 +7,9 @@ from typing import Any
 from inheritune_lit.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas, spread
 from inheritune_lit.growth.ledger import LEDGER
 from inheritune_lit.growth.stages import REFERENCE, Settings
-from inheritune_lit.growth.view import columns, duration
+from inheritune_lit.growth.view import duration
 from inheritune_lit.runs import read_run
+from inheritune_lit.text_table import columns
 
 FIGURE = "growth.png"
 TARGETS = (SKY, BLUE, GREEN, PURPLE)
@@ -32,7 +33,7 @@ def table(content: Mapping[str, Any]) -> str:
     rows = [_row(name, stage, benchmark) for name, stage in stages.items() if stage["state"] == "done"]
     windows = stages[REFERENCE]["windows"]
     note = f"Validation loss in nats per token, ± its standard error, on all {windows:,} windows of the held-out text."
-    return "\n".join([*(line.rstrip() for line in columns(heads, rows, left=2)), "", note, content["outcome"] or ""])
+    return "\n".join([*columns(heads, rows, left=2), "", note, content["outcome"] or ""])
 
 
 def _row(name: str, stage: Mapping[str, Any], benchmark: float) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """What one sees while it grows: a table of the stages that follows the training on a terminal, lines elsewhere."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.text_table import columns
 
 if TYPE_CHECKING:
     from inheritune_lit.growth.stages import Stage
@@ -98,15 +99,3 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """A plain table: the first `left` columns to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    lines = [heads, ["─" * width for width in widths], *rows]
-    return [
-        "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]

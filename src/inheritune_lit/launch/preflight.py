@@ -16,6 +16,7 @@ from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_record
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
 from inheritune_lit.launch.record import BEFORE, fixed, gpu_names, run_lock
+from inheritune_lit.recipes.check_folders import ABSENT
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
@@ -34,6 +35,7 @@ class Asked:
     keep_last: int | None = None
     keep_every: int | None = None
     restart: bool = False
+    dry_run: bool = False
 
 
 def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
@@ -44,6 +46,9 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
     """
     document = read_document(path)
     findings = check_document(document, asked.devices, asked.nodes)
+    if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
+        fix = "Bring it here, or correct the path."
+        findings = [Finding("error", f.key, f.problem, fix) if f.problem.endswith(ABSENT) else f for f in findings]
     findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked) + _folder(document, asked)
     if any(finding.severity == "error" for finding in findings):
         return findings, document
@@ -135,7 +140,7 @@ def _folder(document: Document, asked: Asked) -> list[Finding]:
     if place != run.absolute():
         return []
     try:
-        with run_lock(run):
+        with run_lock(run, wait=0):
             pass
     except InheritError as error:
         return [Finding("error", key, str(error), "Or choose another out_dir.")]

@@ -28,13 +28,13 @@ FREE = (
 
 
 @contextmanager
-def run_lock(run: Path) -> Iterator[int]:
+def run_lock(run: Path, wait: float = ORPHAN) -> Iterator[int]:
     """The run folder's lock, made with it; its descriptor. A training whose launcher was killed may hold it a while.
 
     Raises:
         InheritError: another launch has it.
     """
-    deadline = time.monotonic() + ORPHAN
+    deadline = time.monotonic() + wait
     with ExitStack() as stack:
         while True:
             try:
