@@ -44,6 +44,18 @@ def test_flags_may_stand_without_a_value() -> None:
     assert _spell_out_flags(command, []) == []
 
 
+def test_several_values_make_a_list() -> None:
+    from inheritune_lit.__main__ import _join_list
+
+    def command(runs: list[str], out_dir: str = "", overwrite: bool = False) -> None: ...
+    def other(run: str, out_dir: str = "") -> None: ...
+
+    given = ["a", "--overwrite=true", "b", "--out_dir", "c", "d"]
+    assert _join_list(command, given) == ["--overwrite=true", "--out_dir", "c", '["a", "b", "d"]']
+    assert _join_list(command, ["--help"]) == ["--help"]
+    assert _join_list(other, given) == given
+
+
 def test_a_reader_that_has_enough_is_no_error() -> None:
     command = f"{sys.executable} -m inheritune_lit recipes list | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)

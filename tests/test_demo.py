@@ -13,16 +13,8 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.demo import demo, stages
 from inheritune_lit.demo.figure import draw
 from inheritune_lit.demo.inputs import DOWNLOADS, fetch
-from inheritune_lit.demo.results import compare, table, tokens_to_reach, verdict
+from inheritune_lit.demo.results import compare, table, verdict
 from inheritune_lit.demo.stages import Paths, render, surgery, train
-
-
-def test_tokens_to_reach_is_on_the_line_between_two_points() -> None:
-    curve = [(0, 10.0), (100, 6.0), (200, 5.0)]
-    assert tokens_to_reach(curve, 8.0) == 50
-    assert tokens_to_reach(curve, 5.5) == 150
-    assert tokens_to_reach(curve, 12.0) == 0
-    assert tokens_to_reach(curve, 4.9) is None
 
 
 def test_verdict_reports_what_happened() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +14,23 @@ import datasets
 import pytest
 import torch
 import yaml
-from conftest import make_tokenizer, write_bpe
+from conftest import make_tokenizer
+from lm_eval.models import huggingface
+from lm_eval.tasks import TaskManager
 from questions import SUBJECTS, write_data
+from test_export import LLAMA, make_reference
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from inheritune_lit import parity, reload
 from inheritune_lit.commit import InheritError
 from inheritune_lit.evaluate import command, harness
 from inheritune_lit.evaluate.command import evaluate
-from inheritune_lit.evaluate.harness import DataOptions, check_data, task_config
+from inheritune_lit.evaluate.harness import DataOptions, ModelOptions, check_data, task_config
+from inheritune_lit.evaluate.subject import find
 from inheritune_lit.evaluate.suites import Suite, check_suite, definitions, read_suite, registry
+from inheritune_lit.export import export_checkpoint
 
+SEED = 0  # of a model that answers MMLU otherwise with four examples than with five
 PAPER = {  # arXiv 2404.08634: metric and examples before the question
     **{f"{name}": ("acc", 0) for name in ("piqa", "boolq", "winogrande", "wsc", "logiqa", "truthfulqa_mc2")},
     **{"mnli": ("acc", 0), "qnli": ("acc", 0), "wnli": ("acc", 0), "mmlu": ("acc", 5)},
@@ -35,12 +43,13 @@ PAPER_GPT2 = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """lm-eval's description of the machine takes a second a task, and says nothing about a score."""
+    """Saves time: lm-eval's description of the machine takes a second a task, and says nothing about a score."""
     with pytest.MonkeyPatch.context() as patch:
         import lm_eval.evaluator
 
         patch.setattr(lm_eval.evaluator, "add_env_info", lambda _: None)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(parity, "reload_in_new_process", reload.reload)  # that it is the same is export's test
         yield
 
 
@@ -62,10 +71,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "random"
-    write_bpe(folder)
-    return save_model(folder, 600)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A litGPT checkpoint that can take MMLU's five examples."""
+    folder = tmp_path_factory.mktemp("models") / "checkpoint"
+    return make_reference(folder, "llama", LLAMA | {"max_position_embeddings": 2048}, block_size=2048, seed=SEED)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, _quiet: None) -> Path:
+    export_checkpoint(checkpoint, checkpoint.parent / "exported")
+    return checkpoint.parent / "exported"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +102,13 @@ def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def manager(suite_file: Path) -> TaskManager:
+    """lm-eval's tasks and mmlu_four: listing them takes some seconds, so all tests here share one list."""
+    return registry(suite_file.parent / "tasks")
+
+
+@pytest.fixture(scope="module")
+def command_line(data: Path, exported: Path, suite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What lm-eval's own command line says, started before anything else: two processes that take a while.
 
     In the folder of the data, lm-eval finds them under their names, so nothing at all is replaced.
@@ -96,7 +117,7 @@ def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: py
     zero_shot = [name for name in PAPER if name != "mmlu"]
     processes = []
     for tasks, shots in ((zero_shot, 0), (["mmlu_four"], 5)):
-        args = ["--model", "hf", "--model_args", f"pretrained={model}", "--device", "cpu", "--batch_size", "8"]
+        args = ["--model", "hf", "--model_args", f"pretrained={exported}", "--device", "cpu", "--batch_size", "8"]
         args += ["--tasks", ",".join(tasks), "--num_fewshot", str(shots), "--output_path", str(out / f"{shots}.json")]
         args += ["--include_path", str(suite_file.parent / "tasks")]
         environment = os.environ | {"HF_HOME": str(out / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -124,9 +145,9 @@ def command_line(data: Path, model: Path, suite_file: Path, tmp_path_factory: py
 
 
 def test_equals_lm_evals_own_command_line(
-    data: Path, model: Path, suite_file: Path, command_line: Any, tmp_path: Path
+    data: Path, checkpoint: Path, exported: Path, suite_file: Path, command_line: Any, tmp_path: Path
 ) -> None:
-    evaluate(str(model), suite=str(suite_file), data_dir=data, out_dir=tmp_path)
+    evaluate(str(checkpoint), suite=str(suite_file), data_dir=data, out_dir=tmp_path)
     ours = json.loads((tmp_path / "four.json").read_text())["tasks"]
     theirs = command_line()
     assert len(ours) == 10
@@ -135,29 +156,52 @@ def test_equals_lm_evals_own_command_line(
         assert result["stderr"] == theirs[name]["acc_stderr,none"]
         assert result["version"] == str(theirs[name]["version"])
     assert ours["mmlu_four"]["samples"] == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["four.json"], "the export is gone"
     assert len({result["value"] for result in ours.values()}) > 4, "a model that always says the same proves little"
 
     # the negative control: with one example fewer, MMLU's number is another one
     planted = yaml.safe_load(suite_file.read_text())
     planted["tasks"] = {"mmlu_four": planted["tasks"]["mmlu_four"] | {"num_fewshot": 4}}
     suite_file.with_name("planted.yaml").write_text(yaml.dump(planted))
-    evaluate(str(model), suite=str(suite_file.with_name("planted.yaml")), data_dir=data, out_dir=tmp_path)
+    evaluate(str(exported), suite=str(suite_file.with_name("planted.yaml")), data_dir=data, out_dir=tmp_path)
     wrong = json.loads((tmp_path / "planted.json").read_text())["tasks"]["mmlu_four"]
     assert wrong["value"] != theirs["mmlu_four"]["acc,none"]
+
+
+def test_an_export_is_the_checkpoint(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    ours, theirs = find(str(checkpoint)), find(str(exported))
+    assert ours.fingerprint == theirs.fingerprint
+    broken = shutil.copytree(exported, tmp_path / "broken")
+    (broken / "config.json").write_text((broken / "config.json").read_text().replace('"silu"', '"gelu"'))
+    with pytest.raises(InheritError, match="config.json has SHA-256"):
+        _ = find(str(broken)).fingerprint
+
+
+def test_it_uses_the_tokenizer_that_the_export_says(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval takes the fast one unless it is told otherwise, and OpenLLaMA's once was wrong."""
+    asked = []
+    monkeypatch.setattr(huggingface, "HFLM", lambda **options: asked.append(options["use_fast_tokenizer"]))
+    receipt = harness.read_receipt(exported)
+    assert receipt["tokenizer"]["use_fast"] is True
+    harness.load_model(exported, ModelOptions())
+    monkeypatch.setattr(harness, "read_receipt", lambda _: receipt | {"tokenizer": {"use_fast": False}})
+    harness.load_model(exported, ModelOptions())
+    assert asked == [True, False]
 
 
 def definition(suite: Suite) -> dict[str, tuple[str, int]]:
     return {task.name: (task.metric, task.num_fewshot) for task in suite.tasks}
 
 
-def test_shipped_suites_are_the_papers() -> None:
+def test_shipped_suites_are_the_papers(manager: TaskManager) -> None:
     low_data, gpt2 = read_suite("low_data"), read_suite("gpt2")
     assert definition(low_data) == PAPER
     assert definition(gpt2) == PAPER_GPT2
     for suite in (low_data, gpt2):
-        check_suite(suite, registry())  # every task, metric, version and few-shot count is what lm-eval has
-    check_suite(read_suite("smoke"), registry(read_suite("smoke").task_dir))
-    assert len(list(definitions("mmlu", registry()))) == 57
+        check_suite(suite, manager)  # every task, metric, version and few-shot count is what lm-eval has
+    smoke = read_suite("smoke")
+    check_suite(smoke, TaskManager(include_path=str(smoke.task_dir), include_defaults=False))
+    assert len(list(definitions("mmlu", manager))) == 57
 
 
 @pytest.mark.parametrize(
@@ -167,15 +211,17 @@ def test_shipped_suites_are_the_papers() -> None:
         ("boolq", {"metric": "acc_norm"}, "boolq: it has no metric 'acc_norm', only acc"),
         ("mmlu", {"version": "1"}, "mmlu: its version is 2, the suite expects 1"),
         ("truthfulqa_mc2", {"num_fewshot": 5}, "truthfulqa_mc2: lm-eval runs it with 0 examples always, .* expects 5"),
-        ("wsc", {"name": "wsx"}, "wsx: This lm-eval has no task 'wsx'. Did you mean wsc"),
+        ("wsc", {"name": "wsx"}, "wsx: This lm-eval has no task 'wsx'. Did you mean .*wsc"),
     ],
 )
-def test_a_wrong_line_of_a_suite_is_caught(name: str, change: dict[str, Any], message: str) -> None:
+def test_a_wrong_line_of_a_suite_is_caught(
+    name: str, change: dict[str, Any], message: str, manager: TaskManager
+) -> None:
     suite = read_suite("low_data")
     planted = replace(suite, tasks=tuple(replace(t, **change) if t.name == name else t for t in suite.tasks))
     assert definition(planted) != PAPER or "version" in change
     with pytest.raises(InheritError, match=message):
-        check_suite(planted, registry())
+        check_suite(planted, manager)
 
 
 @pytest.fixture
@@ -209,8 +255,6 @@ def run_toy(toy: tuple[Path, Path], **options: Any) -> dict[str, Any]:
 @pytest.fixture
 def light_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the suite's own tasks: lm-eval's take five seconds to list."""
-    from lm_eval.tasks import TaskManager
-
     monkeypatch.setattr(
         command, "registry", lambda task_dir: TaskManager(include_path=str(task_dir), include_defaults=False)
     )
@@ -221,8 +265,14 @@ def test_accuracy_by_hand(toy: tuple[Path, Path]) -> None:
     tasks = run_toy(toy)["tasks"]
     assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 3 / 5, "toy_b": 2 / 4, "toy_c": 0}
     assert [task["samples"] for task in tasks.values()] == [5, 4, 3]
+    assert [task["batch_size"] for task in tasks.values()] == [8, 8, 8]
     assert tasks["toy_a"]["stderr"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
     assert tasks["toy_b"]["stderr"] == pytest.approx((0.5 * 0.5 / 3) ** 0.5)
+
+    # another metric is another number: per character, the fourth choice costs least (4 tokens for 11 characters)
+    toy[1].write_text(toy[1].read_text().replace("metric: acc", "metric: acc_norm"))
+    tasks = run_toy(toy, overwrite=True)["tasks"]
+    assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 0, "toy_b": 1 / 4, "toy_c": 1 / 3}
 
 
 @pytest.mark.usefixtures("light_registry")
@@ -249,6 +299,8 @@ def test_goes_on_after_an_interruption(toy: tuple[Path, Path], monkeypatch: pyte
 @pytest.mark.usefixtures("light_registry")
 def test_results_are_not_mixed(toy: tuple[Path, Path]) -> None:
     model, suite = toy
+    with pytest.raises(InheritError, match="--limit is 0, expected a number of questions"):
+        run_toy(toy, limit=0)
     run_toy(toy, tasks="toy_c", limit=2)
     with pytest.raises(InheritError, match="limit: 2 before, null now"):
         run_toy(toy)
@@ -293,35 +345,42 @@ def test_a_missing_data_set_is_named(toy: tuple[Path, Path], monkeypatch: pytest
         run_toy(toy)
 
 
-def test_no_network_and_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_and_no_data(manager: TaskManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     (task,) = read_suite("low_data").only(["boolq"]).tasks
-    config = task_config(task, registry(), DataOptions())
+    config = task_config(task, manager, DataOptions())
     with pytest.raises(InheritError, match=r"data set super_glue of task boolq(.|\n)*`hf download .*super_glue"):
-        check_data(task, config, registry())
+        check_data(task, config, manager)
 
 
-def test_a_data_sets_script_runs_only_if_trusted(tmp_path: Path) -> None:
+def test_a_data_sets_script_runs_only_if_trusted(
+    manager: TaskManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """lm-eval's own definition of PIQA trusts whatever script lies in the data set's repository."""
+    monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    for name in [name for name in sys.modules if name.split(".")[0] == "datasets_modules"]:
+        monkeypatch.delitem(sys.modules, name)  # where datasets put scripts before
     (task,) = read_suite("low_data").only(["piqa"]).tasks
-    assert next(definitions("piqa", registry()))["dataset_kwargs"]["trust_remote_code"] is True
+    assert next(definitions("piqa", manager))["dataset_kwargs"]["trust_remote_code"] is True
     (tmp_path / "baber/piqa").mkdir(parents=True)
     (tmp_path / "baber/piqa/piqa.py").write_text(
-        f"import datasets, pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        f"import datasets\nimport pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
         "class Piqa(datasets.GeneratorBasedBuilder):\n    pass\n"
     )
-    config = task_config(task, registry(), DataOptions(tmp_path))
+    config = task_config(task, manager, DataOptions(tmp_path))
     with pytest.raises(InheritError, match="A script of its repository loads it, .* --trust_remote_code"):
-        check_data(task, config, registry())
+        check_data(task, config, manager)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(InheritError):  # the script is not a whole one
-        check_data(task, task_config(task, registry(), DataOptions(tmp_path, trust_remote_code=True)), registry())
-    assert (tmp_path / "ran").exists()
+    with pytest.raises(InheritError) as error:  # the script is not a whole one
+        check_data(task, task_config(task, manager, DataOptions(tmp_path, trust_remote_code=True)), manager)
+    assert (tmp_path / "ran").exists(), str(error.value)
 
 
 def test_errors_of_the_command(tmp_path: Path) -> None:
     tmp_path.joinpath("empty").mkdir()
-    with pytest.raises(InheritError, match="holds no model: expected lit_model.pth"):
+    with pytest.raises(InheritError, match="holds no litGPT checkpoint: no lit_model.pth in it"):
         evaluate(str(tmp_path / "empty"))
     with pytest.raises(InheritError, match="No suite mine: expected one of gpt2, low_data, smoke, or a YAML file"):
         read_suite("mine")

@@ -94,7 +94,9 @@ def test_a_new_process_says_the_same(cut: Path, tmp_path: Path, capsys: pytest.C
     receipt = json.loads((tmp_path / "out/inheritance.json").read_text())
     assert receipt["check"]["depth"] == 3
     assert receipt["check"]["logits"]["relative_difference"] <= 1e-5
-    assert {"model.safetensors", "config.json", "generation_config.json", "README.md"} <= receipt["files"].keys()
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert receipt["files"].keys() == written - {"README.md", "inheritance.json"}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "README.md"} <= written
     edit(tmp_path / "out/config.json", num_hidden_layers=6)
     with pytest.raises(InheritError, match="model.layers.3.input_layernorm.weight is missing"):
         reload.reload_in_new_process(tmp_path / "out")
@@ -120,13 +122,10 @@ def test_a_big_model_is_sharded(
 ) -> None:
     monkeypatch.setattr(hugging_face, "MAX_SHARD_SIZE", "50KB")
     receipt = export_checkpoint(cut, tmp_path / "out")
-    assert "model.safetensors.index.json" in receipt_files(tmp_path / "out")
-    assert sum(name.endswith(".safetensors") for name in receipt_files(tmp_path / "out")) > 2
+    assert receipt == json.loads((tmp_path / "out/inheritance.json").read_text())
+    assert "model.safetensors.index.json" in receipt["files"]
+    assert sum(name.endswith(".safetensors") for name in receipt["files"]) > 2
     assert receipt["check"]["depth"] == 3
-
-
-def receipt_files(folder: Path) -> list[str]:
-    return list(json.loads((folder / "inheritance.json").read_text())["files"])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -481,7 +480,7 @@ def test_the_card_says_what_is_known(run: Path, tmp_path: Path, in_this_process:
     assert front["library_name"] == "transformers"
     start = json.loads((run / "run.json").read_text())["start"]["inheritance"]
     for line in (
-        "# small_llama\n",
+        "# out\n",
         "3 blocks and 67,296 parameters",
         f"| its fingerprint | `{start['source']['fingerprint']}` |",
         "| blocks taken, in this order | the first 3 |",

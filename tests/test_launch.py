@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,21 +14,18 @@ import pytest
 import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
-from litgpt.args import TrainArgs
-from litgpt.pretrain import get_lr
+from test_watch import line
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
 from inheritune_lit.commit import InheritError, _locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, resume, train, training
-from inheritune_lit.launch.command import saving_advice
+from inheritune_lit.launch import Options, Progress, record, resume, train
+from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
-from inheritune_lit.launch.schedule import schedule
 from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.launch.watch import Diverged, Watch
 from inheritune_lit.launch.windows import windows_of
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import check_files, load_model
@@ -170,28 +168,30 @@ def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_
 def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     """kill -9 of the command in a step, then as a checkpoint is being saved; then it is left alone."""
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
-    path.write_text(yaml.dump(recipe | {"out_dir": str(run)}))
-    command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "24"]
-    for line in ("step 12 |", "step-00000016"):
+    data = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"num_workers": 1}}
+    path.write_text(yaml.dump(recipe | {"out_dir": str(run), "data": data}))
+    command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "16"]
+    for text in ("step 12 |", "Saving checkpoint"):
+        said = (run / "pretrain.log").stat().st_size if run.exists() else 0
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            wait_for(run / "pretrain.log", line, process)
+            wait_for(run / "pretrain.log", text, said, process)
             process.kill()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "recipe.yaml: 2 notes" in done.stdout
-    assert "tokens/s on" in done.stdout
+    receipt = train(yaml.safe_load(path.read_text()), run, options=Options(keep_last=1, keep_every=16))
+    assert "3 launches" in summary(run, receipt)
+    assert "tokens/s on" in summary(run, receipt)
     assert same_weights(whole / "model", run / "model")
-    receipt = read_run(run).receipt
+    assert read_run(run).receipt == receipt
     assert len(receipt["launches"]) == 3
-    assert receipt["launches"][-1]["from_step"] in (8, 16)
+    assert 8 <= receipt["launches"][1]["from_step"] <= receipt["launches"][2]["from_step"]
     assert [folder.name for folder in sorted(run.glob("step-*"))] == ["step-00000016", "step-00000024"]
     assert same_weights(run / "weights/00000016", whole / "step-00000016")
     curve = read_run(run).curves["training"]
     assert curve == [(s, t, pytest.approx(loss, abs=1e-3)) for s, t, loss in read_run(whole).curves["training"]]
 
 
-def wait_for(log: Path, text: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(log: Path, text: str, after: int, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 240
-    while not (log.exists() and text in log.read_text()):
+    while not (log.exists() and text in log.read_text()[after:]):
         assert process.poll() is None, "it ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -203,7 +203,7 @@ class Enough(Exception):
 
 def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any], tmp_path: Path) -> None:
     long = {**recipe, "train": recipe["train"] | {"max_tokens": 2000 * BATCH * LENGTH, "save_interval": 1000}}
-    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700}}
+    long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700, "num_workers": 2}}
 
     def stop(progress: Progress) -> None:
         raise Enough
@@ -217,21 +217,44 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     assert (checkpoint.step, checkpoint.iteration, checkpoint.accumulation) == (step, 2 * step, 2)
 
 
-def test_gradients_that_are_not_finite_stop_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
-    """The weights are too large after the first steps: litGPT stops by itself, and the step's windows are named."""
-    wild = {**recipe, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e30}}}
+def stand_in(*printed: str) -> Options:
+    """A training that only prints, in the place of Python's."""
+    lines = "; ".join(f"echo {shlex.quote(text)}" for text in printed)
+    return Options(launcher=("bash", "-c", f"{lines}; exit 1", "litgpt"))
+
+
+def test_gradients_that_are_not_finite_are_named(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """On one device litGPT ends by itself, before it prints the loss: Fabric refuses to clip."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.tensor([torch.nan])
+    with pytest.raises(RuntimeError) as info:
+        torch.nn.utils.clip_grad_norm_([weight], 1.0, error_if_nonfinite=True)
+    windows = ", ".join(map(str, windows_of(recipe, settings_of(recipe), 3, 3)))
+    message = rf"The gradients are not finite at step 3\. The run was stopped\. Step 3 used the windows {windows} of"
+    with pytest.raises(InheritError, match=message):
+        train(recipe, tmp_path / "run", options=stand_in(line(1, 5.0), line(2, 5.0), str(info.value)))
+
+
+def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    lines = [line(step, 3.0) for step in range(1, 12)]
+    with pytest.raises(InheritError, match=r"The loss jumped to 7.000 at step 12, 4.000 above .*\. Step 12 used"):
+        train(recipe, tmp_path / "run", options=stand_in(*lines, line(12, 7.0), "never read"))
     with pytest.raises(
-        InheritError, match=r"The gradients are not finite at step (\d)\. The run was stopped\."
-    ) as info:
-        train(wild, tmp_path / "run")
-    step = int(str(info.value).split("at step ")[1][0])
-    windows = ", ".join(map(str, windows_of(recipe, settings_of(recipe), step, step)))
-    assert f"Step {step} used the windows {windows} of" in str(info.value)
-    assert not (tmp_path / "run/run.json").exists()
+        InheritError, match=r"failed with exit code 1\. .*pretrain.log ends with:\n.*(?s:.*)Out of luck"
+    ):
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+    killed = Options(launcher=("bash", "-c", "kill -9 $$", "litgpt"))
+    with pytest.raises(InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command begins anew"):
+        train(recipe, tmp_path / "run", options=killed)
+    with pytest.raises(InheritError, match="failed with exit code 1"):  # another recipe, as it begins anew
+        train(recipe | {"seed": 1}, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+    assert "jumped" not in (tmp_path / "run/pretrain.log").read_text()
+    assert "step 12" in (tmp_path / "run/.before-1/pretrain.log").read_text()
+    assert len(read_run(tmp_path / "run").receipt["launches"]) == 1
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "ORPHAN", 0.3)
+    monkeypatch.setattr(record, "ORPHAN", 0.3)
     with _locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")
@@ -304,15 +327,15 @@ def test_which_checkpoints_stay(whole: Path, tmp_path: Path, capsys: pytest.Capt
     def torn(folder: Path) -> None:
         raise InheritError("torn")
 
-    tidy(run, run / "step-00000024", 1, None, torn)
-    assert "all older checkpoints stay: torn" in capsys.readouterr().out
+    tidy(run, 1, None, torn)
+    assert "A checkpoint is not whole, and all stay: torn" in capsys.readouterr().out
     assert len(list(run.glob("step-*"))) == 3
-    tidy(run, run / "step-00000024", 1, 8, lambda folder: None)
-    assert len(list(run.glob("step-*"))) == 3
-    tidy(run, run / "step-00000024", 1, None, lambda folder: None)
+    tidy(run, 1, 8, lambda folder: None)
+    assert len(list(run.glob("step-*"))) == len(list(run.glob("weights/*"))) == 3
+    tidy(run, 1, None, lambda folder: None)
     assert [folder.name for folder in run.glob("*-*")] == ["step-00000024"]
     assert same_weights(run / "weights/00000024", whole / "step-00000024")
-    (run / "run.json").unlink(missing_ok=True)
+    assert [folder.name for folder in run.glob("weights/*")] == ["00000024"]
 
 
 def test_windows_of_a_step_are_those_that_the_loader_reads(recipe: dict[str, Any]) -> None:
@@ -321,58 +344,6 @@ def test_windows_of_a_step_are_those_that_the_loader_reads(recipe: dict[str, Any
     settings = settings_of(recipe)
     assert windows_of(recipe, settings, 3, 4) == order[2 * BATCH : 4 * BATCH]
     assert windows_of(recipe, settings, 1, STEPS) == order
-
-
-def line(step: int, loss: float | str, validation: str = "n/a") -> str:
-    return f"Epoch 1 | iter {2 * step} step {step} | loss train: {loss}, val: {validation} | iter time: 1.0 ms (step)"
-
-
-def test_watch_reads_litgpts_lines() -> None:
-    watch = Watch(100)
-    first = watch.line(line(1, 5.0, "6.500"), 10.0)
-    assert (first, watch.untrained) == (Progress(1, 100, 5.0, 6.5, None), 6.5)
-    for step in range(2, 12):
-        progress = watch.line(line(step, 5.0), 9.0 + step)
-    assert progress == Progress(11, 100, 5.0, 6.5, 89.0)
-    assert watch.line("iter 22: val loss 4.2500, val time: 3.0 ms", 100.0) is None
-    after = watch.line(line(12, 5.0), 110.0)  # a validation is no step's time
-    assert after == Progress(12, 100, 5.0, 4.25, 88.0)
-    assert watch.stalled(119.9) is None
-    assert "No step for 10 s since step 12; they took 1.00 s" in str(watch.stalled(120.1))
-    assert watch.stalled(130) is None, "said once"
-    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 14, 3.100 above the median of the 12") as info:
-        watch.line(line(14, 8.1), 121.0)
-    assert (info.value.first, info.value.last) == (13, 14)
-    for loss in ("nan", "inf"):
-        with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
-            Watch(100).line(line(1, loss), 0.0)
-    assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0) is not None
-
-
-def test_how_often_to_save() -> None:
-    progress = Progress(100, 1100, 3.0, None, 36000.0)  # 36 s a step
-    assert saving_advice(progress, 50, 30) is None
-    assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
-    assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
-
-
-@pytest.mark.parametrize("micro_batch", [1, 2, 4])
-@pytest.mark.parametrize("gpus", [1, 2, 4])
-@pytest.mark.parametrize("warmup", [{"lr_warmup_steps": 5}, {"lr_warmup_steps": None, "lr_warmup_fraction": 0.1}])
-def test_schedule_is_litgpts_and_stays_when_counters_change(
-    micro_batch: int, gpus: int, warmup: dict[str, Any]
-) -> None:
-    settings = {"global_batch_size": 16, "micro_batch_size": micro_batch, "max_tokens": 50 * 16 * 8 + 40} | warmup
-    train_args, loader = TrainArgs(**settings), range(1000 // (micro_batch * gpus))
-    ours = schedule(settings, gpus, 8, loader_windows=1000)
-    assert ours.accumulation == train_args.gradient_accumulation_iters(gpus)
-    assert ours.max_iters == settings["max_tokens"] // gpus // (micro_batch * 8)
-    assert ours.warmup_iters == train_args.warmup_iters(gpus, 1, ours.max_iters, loader)
-    for accumulation in (1, 3, 8):
-        for step in range(50):
-            before, now = (step + 1) * ours.accumulation - 1, (step + 1) * accumulation - 1
-            rate = ours.learning_rate(get_lr, 3e-4, now, accumulation, 1e-5)
-            assert rate == get_lr(3e-4, before, ours.warmup_iters, ours.max_iters, 1e-5)
 
 
 def test_a_resumed_loader_is_as_long_as_ever(recipe: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.commit import InheritError, _locked, write_json
 from inheritune_lit.launch import preflight as checks
+from inheritune_lit.launch import record
 from inheritune_lit.launch.command import pretrain
 from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.plan.machines import gpu_key, peak_flops
@@ -133,10 +134,11 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     assert "CUDA_VISIBLE_DEVICES=3 leaves" in found(two, tmp_path)["devices"].problem
 
 
-def test_folders(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
+    monkeypatch.setattr(record, "ORPHAN", 0.1)
     with _locked(run):
-        assert "Another process is using" in found(recipe, tmp_path, run=run)["out_dir"].problem
+        assert "is in use: another launch" in found(recipe, tmp_path, run=run)["out_dir"].problem
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
     write_json(run / "launch.json", {"recipe": other})
     finding = found(recipe, tmp_path, run=run)["out_dir"]

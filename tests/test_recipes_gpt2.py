@@ -42,7 +42,7 @@ def test_the_table_holds_the_papers_runs() -> None:
         shorter = {"medium": (12, 14, 16), "large": (18,), "xlarge": (24,)}.get(key, (16,))
         expected = {(blocks, "random (reference)", 100_000)}
         expected |= {(n, start, 100_000) for n in shorter for start in ("inherited", "random")}
-        if not key.startswith("fineweb"):  # which is not to be repeated
+        if not key.startswith("fineweb"):
             expected |= {(n, "random", 200_000) for n in shorter}
         assert found == expected
 
@@ -51,7 +51,7 @@ def test_every_published_run_of_these_starts_has_its_recipe() -> None:
     published = {run.log: run.loss for run in losses("gpt2_losses").runs if run.start in ("random", "inherited")}
     ours = {run.published.log: run.published.loss for run in RUNS if run.published}
     assert ours == published
-    assert {run.name: run.reproduces for run in RUNS}["gpt2/large_n18"] == "2.8090"
+    assert {run.name: run.reproduces for run in RUNS}["gpt2/large_n18"] == "validation loss 2.8090"
     assert "2.8090" in path_of("gpt2/large_n18").read_text()
 
 

@@ -20,9 +20,10 @@ from inheritune_lit import published
 from inheritune_lit.commit import InheritError
 from inheritune_lit.report import report
 from inheritune_lit.report.plots import shortened
-from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise, scores_table
+from inheritune_lit.report.score_tables import scores_table
+from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise, table_for
 from inheritune_lit.report.subjects import read_subjects
-from inheritune_lit.report.training import held_out_table, reach_table, recipe_differences, verdicts
+from inheritune_lit.report.training import held_out_table, losses_table, reach_table, recipe_differences, verdicts
 
 LOW_DATA = published.scores("low_data")
 TOKENS_PER_STEP = 4 * 16
@@ -52,7 +53,7 @@ def make_run(folder: Path, losses: Callable[[int], float], *, random: bool = Fal
         if step % 20 == 0:
             rows.append(f"{step - 1},,,,{losses(step) + 0.1}")
     log.write_text("\n".join(rows) + "\n")
-    inheritance = {"source": {"folder": "checkpoints/open_llama_3b"}, "blocks": list(range(13))}
+    inheritance = {"source": {"name": "open_llama_3b"}, "start": "inherit", "blocks": list(range(13))}
     start = (
         {"fingerprint": "random", "inheritance": None}
         if random
@@ -273,8 +274,10 @@ def test_scores_of_another_kind_than_the_published_are_refused(runs: list[Path],
         InheritError, match="mmlu of inherited is acc, 0-shot, version 2.0, the published .* acc, 5-shot"
     ):
         report(runs, out_dir=tmp_path / "report")
-    report(runs, out_dir=tmp_path / "report", baselines="none")
-    assert "OPT-1.3B" not in (tmp_path / "report/report.md").read_text()
+    subjects = read_subjects(runs)
+    assert table_for("low_data", subjects, "auto") is LOW_DATA
+    assert table_for("low_data", subjects, "none") is None
+    assert list(cells(scores_table("low_data", subjects, None))) == ["inherited", "random"]
     with pytest.raises(InheritError, match="no published table is named lowdata"):
         report(runs, out_dir=tmp_path / "report", baselines="lowdata")
 
@@ -306,9 +309,10 @@ class Page(HTMLParser):
 
 def add_analysis(run: Path) -> None:
     (run / "analysis").mkdir()
-    (run / "analysis/loss_by_depth.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle r="4"/></svg>'
-    )
+    (run / "analysis/analysis.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><circle r="4"/></svg>')
+    blocks = [{"block": i, "rank": 8.0 - 2 * i, "mass": 10.0 - i} for i in range(4)]
+    keep = {"n": 2, "first": 1, "last": 1, "layers": "0-0,3-3", "loss": 5.25, "first_n_loss": 7.0}
+    (run / "analysis/analysis.json").write_text(json.dumps({"format": 1, "blocks": blocks, "keep": keep}))
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +339,8 @@ def test_the_page_is_self_contained(page: Path) -> None:
     assert len(found.ids) == len(set(found.ids)), "an id is given once"
     anchors = {link[1:] for link in found.links if link.startswith("#")}
     assert anchors <= set(found.ids)
-    assert found.tags.count("svg") == 6, "three axes, wide and narrow"
+    assert text.count(">reference<") == 2, "in the legend of either drawing of the scores"
+    assert found.tags.count("svg") == 8, "the loss on three axes, and the scores; each wide and narrow"
     for heading in ("Runs", "Loss", "Held-out text", "By domain", "Evaluation: low_data", "Layers", "Environment"):
         assert f">{heading}</h" in text
 
@@ -344,7 +349,7 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
     folder = page.parent
     names = {path.name for path in (folder / "plots").iterdir()}
     curves = {f"loss_{axis}.{kind}" for axis in ("tokens", "steps", "hours") for kind in ("png", "svg")}
-    assert names == curves | {"analysis_0_loss_by_depth.svg"}
+    assert names == curves | {"suite-0.png", "suite-0.svg", "analysis_0_analysis.svg"}
     for name in curves:
         if name.endswith("png"):
             assert imread(folder / "plots" / name).std() > 0.05
@@ -355,8 +360,9 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
             assert "4.100" in text, "where the random start ends"
     assert ">GPU-hours<" in (folder / "plots/loss_hours.svg").read_text()
     markdown = (folder / "report.md").read_text()
-    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "analysis_0_loss_by_depth.svg"))
+    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "suite-0.png", "analysis_0_analysis.svg"))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert "| inherited | 4 | 5.0 | 3.0 | 8.5 | 7.5 | 0-0,3-3 5.250 nats | " in rows
     assert any(line.startswith("| inherited (inherited from open\\_llama\\_3b) | **50.96**") for line in rows)
 
 
@@ -434,10 +440,13 @@ def test_gpt2_stands_beside_its_published_losses(tmp_path: Path) -> None:
     settings = yaml.safe_load((run / "recipe.yaml").read_text())
     settings["model_config"]["hf_config"] = {"model_type": "gpt2"}
     (run / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    report([run], out_dir=tmp_path / "report")
-    text = (tmp_path / "report/report.md").read_text()
-    assert "| large, inherited | 18 | 100K | 2.8090 | OpenWebText |" in text
-    assert "LLM-Inheritune" in text
+    found = losses_table(read_subjects([run]), "auto")
+    assert found
+    assert cells(found[0])["large, inherited"] == ["18", "100K", "2.8090", "OpenWebText"]
+    assert cells(found[0])["run"] == ["13", "100", "3.1000", "data/tokens"]
+    assert "LLM-Inheritune" in found[0].notes[0]
+    assert losses_table(read_subjects([run]), "none") is None
+    assert losses_table(read_subjects([make_run(tmp_path / "llama", falling(6, 3))]), "auto") is None
 
 
 def test_command_without_torch(runs: list[Path], tmp_path: Path) -> None:
@@ -497,7 +506,7 @@ def pixels(picture: np.ndarray, colour: str) -> int:
 )
 def test_the_page_in_chromium(page: Path, tmp_path: Path) -> None:
     light, dark = (browse(page, tmp_path / name, scheme=scheme) for name, scheme in (("light", LIGHT), ("dark", DARK)))
-    phone = browse(page, tmp_path / "phone", width=500, height=3000)
+    phone = browse(page, tmp_path / "phone", width=500, height=2000)
     for seen in (light, dark, phone):
         assert seen["console"] == []
         assert seen["requests"] == set()

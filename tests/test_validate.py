@@ -188,7 +188,7 @@ def shards(folder: Path, tokens: int) -> None:
 def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_recipes()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(rows(shipped())) == 64
+    assert len(lines) == 1 + len(rows(shipped())) == 65
     assert lines[1].split()[:6] == ["openllama3b_n13", "OpenLLaMA-3B", "→", "13", "inherited", "1.816B"]
     copy("openllama3b_n13_e5_random", tmp_path / "mine")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.yaml")) == [

@@ -1,5 +1,6 @@
 """The model card of an export: what receipts, settings and results say, and "unknown" where they are silent."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ def render_card(
     receipt: Mapping[str, Any],
     lineage: Lineage,
     *,
+    name: str,
     context: int,
     architecture: str,
     license: str | None = None,
@@ -25,6 +27,7 @@ def render_card(
     Args:
         receipt: The export's, but for its files.
         lineage: Where the checkpoint comes from.
+        name: The model's, as its heading.
         context: Tokens the model can look back on.
         architecture: transformers' name for it, as `llama`.
         license: The licence's identifier on the hub; None if it was not stated.
@@ -51,6 +54,7 @@ def render_card(
             held_out=next((result for result in lineage.evaluations if result.get("kind") == "validation_loss"), None),
             versions={**(lineage.run or {}).get("versions", {}), **receipt["versions"]},
             recipe_yaml=yaml.safe_dump(dict(lineage.recipe or {}), sort_keys=False, allow_unicode=True),
+            name=name,
             context=context,
             architecture=architecture,
             license=license,
@@ -128,4 +132,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * value:.2f}",
     "small": lambda value: f"{value:.1e}",
     "blocks": _blocks,
+    "command": lambda command: re.sub(r"^__main__\.py ", "inheritune ", command),  # of python -m inheritune_lit
 }

@@ -167,7 +167,7 @@ def zip_records(path: Path) -> list[Record]:
                     records.append(Record(data, entry.file_size, entry.CRC))
     except FileNotFoundError as error:
         raise InheritError(f"{path} is missing: expected a litGPT checkpoint there ({WEIGHTS}).") from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile lets through whatever damaged names and sizes cause
         raise InheritError(
             f"{path} is not a whole PyTorch checkpoint ({error}): it is truncated, or older than PyTorch 1.6. "
             "Fetch or save it again."
@@ -186,18 +186,23 @@ def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:
     except pickle.UnpicklingError as error:
         raise InheritError(
             f"{path} was not opened: it holds something other than tensors and plain values, which could run code. "
-            f"({str(error).splitlines()[0]})"
+            f"({_first_line(error)})"
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise InheritError(f"{path} is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch's reader lets through whatever a damaged pickle causes, IndexError too
+        raise InheritError(f"{path} is not a whole PyTorch checkpoint: {_first_line(error)}") from error
     model = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(model, dict) or not model or not all(isinstance(v, torch.Tensor) for v in model.values()):
+    tensors = isinstance(model, dict) and all(isinstance(v, torch.Tensor) for v in model.values())
+    if not tensors or not model or not all(isinstance(name, str) for name in model):
         raise InheritError(
             f"{path} holds no model: expected a state dict of tensors, or {{'model': state dict}} as litgpt pretrain "
             f"saves it, got {type(model).__name__}."
         )
     # torch.compile prefixes the names
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in model.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -278,7 +283,11 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     receipt = read_json(path, "receipt")
     files = receipt.get("files")
     well_formed = isinstance(files, dict) and all(
-        Path(name).name == name != ".." and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+        Path(name).name == name != ".."
+        and len(name.encode(errors="replace")) < 256
+        and isinstance(entry, dict)
+        and type(entry.get("bytes")) is int
+        and type(entry.get("sha256")) is str
         for name, entry in files.items()
     )
     if not well_formed:

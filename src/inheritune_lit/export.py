@@ -28,6 +28,7 @@ from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
 from inheritune_lit.hugging_face import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
 from inheritune_lit.lineage import Lineage, read_lineage
 from inheritune_lit.parity import check_export
+from inheritune_lit.reload import Reloaded
 from inheritune_lit.verify import check_files
 
 if TYPE_CHECKING:
@@ -106,28 +107,19 @@ def export_checkpoint(
                 shutil.copyfile(checkpoint / name, folder / name)
         reloaded, check = check_export(folder, checkpoint, dtype)
         source = {"name": lineage.name, "n_layer": config.n_layer, "fingerprint": weights.fingerprint()}
-        receipt = {
-            "format": 1,
-            "kind": "export",
-            "source": source,
-            "inheritance": without_files(lineage.start),
-            "dtype": dtype,
-            "parameters": reloaded.parameters,
-            "tokenizer": {"use_fast": reloaded.use_fast},
-            "check": check,
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": versions() | hugging_face_versions(),
-        }
+        receipt = _receipt(source, lineage, reloaded, check)
         card = render_card(
             receipt,
             lineage,
+            name=out_dir.name,
             context=config.block_size,
             architecture=hf_config.model_type,
             license=license,
             base_model=base_model,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
-        write_json(folder / RECEIPT, receipt | {"files": _files(folder)})
+        receipt["files"] = _files(folder)
+        write_json(folder / RECEIPT, receipt)
     return receipt
 
 
@@ -185,13 +177,32 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
         )
 
 
-def without_files(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A receipt as a part of another: without the hashes of files that are not there."""
-    return None if receipt is None else {name: value for name, value in receipt.items() if name != "files"}
+def _receipt(
+    source: Mapping[str, Any], lineage: Lineage, reloaded: Reloaded, check: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All but the files."""
+    start = lineage.start  # without its files, which are not here
+    return {
+        "format": 1,
+        "kind": "export",
+        "source": source,
+        "inheritance": None if start is None else {name: value for name, value in start.items() if name != "files"},
+        "dtype": reloaded.dtype,
+        "parameters": reloaded.parameters,
+        "tokenizer": {"use_fast": reloaded.use_fast},
+        "check": check,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions() | hugging_face_versions(),
+    }
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(folder.iterdir())}
+    """All but the card, which is for people to edit."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != CARD
+    }
 
 
 def _check_bytes(weights: Weights) -> None:

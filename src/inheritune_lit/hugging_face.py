@@ -120,6 +120,8 @@ def write_model(state: "Mapping[str, torch.Tensor]", hf_config: Any, folder: Pat
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def hugging_face_versions() -> dict[str, str]:

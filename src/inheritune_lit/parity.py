@@ -17,9 +17,11 @@ from inheritune_lit.verify import load_model
 if TYPE_CHECKING:
     import torch
 
-# Largest difference of a logit, relative to the largest logit.
+# The largest difference of a logit, relative to the largest logit. Llamas agree to the bit on one CPU, the least exact
+# family, Phi, to 1e-5; a wrong rotary base, norm or tensor makes 1e-2 and more.
 LOGITS_BOUND = 1e-4
-ROUNDING_BOUND = {"float32": 0.0, "bfloat16": 0.1, "float16": 0.1}
+# Measured 2e-3 to 7e-3 for bfloat16 on SmolLM2-135M, whole, cut and trained; float16 has 3 bits more, so an eighth.
+ROUNDING_BOUND = {"float32": 0.0, "bfloat16": 0.05, "float16": 0.05 / 8}
 
 
 def check_export(folder: Path, checkpoint: Path, dtype: str) -> tuple[Reloaded, dict[str, Any]]:
@@ -38,7 +40,8 @@ def check_export(folder: Path, checkpoint: Path, dtype: str) -> tuple[Reloaded, 
             f"{folder} came back with {reloaded.depth} blocks in {reloaded.dtype}, expected {config.n_layer} in "
             f"{dtype}."
         )
-    exact, rounded = (litgpt_logits(checkpoint, reloaded.window, d) for d in (None, dtype))
+    exact = litgpt_logits(checkpoint, reloaded.window, None)
+    rounded = exact if dtype == "float32" else litgpt_logits(checkpoint, reloaded.window, dtype)
     conversion, rounding = difference(reloaded.logits, rounded), difference(rounded, exact)
     # a GPT-2's queries are divided by their block's number before they are rounded, litGPT's after
     bound = max(LOGITS_BOUND, ROUNDING_BOUND[dtype]) if gpt2.is_gpt2(config) else LOGITS_BOUND

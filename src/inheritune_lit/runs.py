@@ -49,8 +49,9 @@ class Run:
     @property
     def tokens_per_step(self) -> int:
         train = self.recipe["train"]
-        sequence = train.get("max_seq_length") or (self.recipe.get("model_config") or {}).get("block_size")
-        if not sequence:
+        model = self.recipe.get("model_config")
+        sequence = train.get("max_seq_length") or (model.get("block_size") if isinstance(model, Mapping) else None)
+        if not _is_count(sequence):
             raise InheritError(
                 f"{self.folder / RUN_RECIPE} states neither train.max_seq_length nor model_config.block_size: how many "
                 "tokens a step has can't be said."
@@ -68,7 +69,7 @@ class Run:
             InheritError: a log is none of litGPT's.
         """
         curves = _read_printed(self.folder / LOG)
-        if (untrained := self.receipt.get("validation_loss_untrained")) is not None:
+        if isinstance(untrained := self.receipt.get("validation_loss_untrained"), float):
             curves["validation"][0] = untrained
         for log in sorted(self.folder.glob("logs/csv/version_*/metrics.csv"), key=_version):
             for name, points in _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step).items():
@@ -92,8 +93,13 @@ def read_run(folder: Path) -> Run:
         raise InheritError(
             f"{folder} is no run: can't read {recipe} ({error}). Name the out_dir of an `inheritune pretrain`."
         ) from error
-    if not isinstance(content, Mapping) or "train" not in content:
-        raise InheritError(f"{recipe} is no recipe: expected litGPT's settings with a train block.")
+    train = content.get("train") if isinstance(content, Mapping) else None
+    if not isinstance(train, Mapping) or not all(
+        _is_count(train.get(key)) for key in ("global_batch_size", "max_tokens")
+    ):
+        raise InheritError(
+            f"{recipe} is no recipe: expected litGPT's settings, with train.max_tokens and train.global_batch_size."
+        )
     receipt = folder / RUN_RECEIPT if (folder / RUN_RECEIPT).is_file() else folder / LAUNCH
     return Run(folder, dict(content), read_json(receipt, "run's receipt"))
 
@@ -110,6 +116,10 @@ def _read_printed(log: Path) -> dict[str, dict[int, float]]:
             elif match := VALIDATION.search(line):
                 points["validation"][step] = float(match[1])
     return points
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**63
 
 
 def _version(log: Path) -> int:

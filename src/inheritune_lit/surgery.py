@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
 from inheritune_lit.origin import summary
@@ -119,7 +120,7 @@ def _write_configs(plan: Plan, folder: Path) -> None:
     if source.is_file():
         hf_config = read_json(source, "Hugging Face config")
         write_json(folder / HF_CONFIG, start_hf_config(plan.start, hf_config, plan.source_config, plan.blocks))
-    else:
+    elif not gpt2.is_gpt2(plan.source_config):  # a GPT-2's follows from litGPT's Config
         print(f"{source} is missing: the target has none either, and can't be exported to Hugging Face until it has.")
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit.checkpoint import find_checkpoint
 from inheritune_lit.commit import InheritError, write_json_whole
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def analyze(
     from inheritune_lit.analyze.figure import draw
     from inheritune_lit.analyze.table import table
 
-    checkpoint, data = model_folder(Path(checkpoint)), Path(data)
+    checkpoint, data = find_checkpoint(Path(checkpoint)), Path(data)
     out_dir = Path(out_dir) if out_dir else default_out_dir(checkpoint, "analysis")
     settings = Settings(data, keep, map, windows, max_seq_length, heads)
     analysis = measure(checkpoint, settings, device)
@@ -61,11 +62,6 @@ def analyze(
     write_json_whole(out_dir / "analysis.json", analysis)
     print(table(analysis))
     print(f"\nFigure: {out_dir / 'analysis.png'}; all numbers: {out_dir / 'analysis.json'}")
-
-
-def model_folder(folder: Path) -> Path:
-    """The checkpoint that a run's folder stands for; a checkpoint folder itself."""
-    return next((folder / part for part in ("model", "final") if (folder / part).is_dir()), folder)
 
 
 def default_out_dir(checkpoint: Path, what: str) -> Path:

@@ -65,13 +65,15 @@ class Manifest:
         try:
             self.dtype: str = self.content["dtype"]
             self.tokenizer: dict[str, Any] = self.content["tokenizer"]
+            _of_type(self.tokenizer, {"identity": str, "vocab_size": int})
             self.splits = {name: _split(entries) for name, entries in self.content["splits"].items()}
-            self.splits["train"], self.splits["val"], self.tokenizer["identity"], self.tokenizer["vocab_size"]
+            self.splits["train"], self.splits["val"]
+            known = self.dtype in TOKEN_BYTES
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InheritError(
                 f"The manifest {path} is damaged: {type(error).__name__} {error}. Prepare the data again."
             ) from error
-        if self.dtype not in TOKEN_BYTES:
+        if not known:
             raise InheritError(f"{path}: dtype {self.dtype!r}, expected {' or '.join(TOKEN_BYTES)}. Prepare again.")
 
     def check_files(self, splits: tuple[str, ...] = ("train", "val")) -> None:
@@ -94,6 +96,7 @@ class Manifest:
 def _split(entries: list[Mapping[str, Any]]) -> Split:
     shards = tuple(_shard(shard) for entry in entries for shard in entry["shards"])
     for entry in entries:
+        _of_type(entry, {"domain": str, "tokens": int, "documents": int, "max_token_id": int})
         if sum(shard["tokens"] for shard in entry["shards"]) != entry["tokens"]:
             raise ValueError(f"the shards of {entry['domain']} do not add up to its tokens")
     return Split(
@@ -105,12 +108,20 @@ def _split(entries: list[Mapping[str, Any]]) -> Split:
 
 
 def _shard(entry: Mapping[str, Any]) -> Shard:
+    _of_type(entry, {"path": str, "tokens": int, "sha256": str})
     path = PurePosixPath(entry["path"])
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in entry["path"]:
         raise ValueError(f"the path {entry['path']!r} leaves the folder")
-    if not isinstance(entry["tokens"], int) or entry["tokens"] < 0:
-        raise ValueError(f"{entry['tokens']!r} tokens in {path}")
-    return Shard(str(path), entry["tokens"], str(entry["sha256"]))
+    return Shard(str(path), entry["tokens"], entry["sha256"])
+
+
+def _of_type(entry: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """Whole numbers from -1 (no token) to what NumPy can index, and text; JSON's true and false are neither."""
+    for name, kind in types.items():
+        value = entry[name]
+        least = -1 if name == "max_token_id" else 0
+        if type(value) is not kind or (isinstance(value, int) and not least <= value < 2**63):
+            raise ValueError(f"{name} {value!r}, expected {'text' if kind is str else 'a whole number'}")
 
 
 def plan_of(manifest: Mapping[str, Any]) -> dict[str, Any]:

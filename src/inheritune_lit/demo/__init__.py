@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.commit import InheritError, _locked, write_json
+from inheritune_lit.demo import after
 from inheritune_lit.demo.inputs import convert, fetch, write_text
 from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surgery, train
 
+STAGES = 11
 ROOM = 6 * 2**30  # bytes; the demo's folder ends at 5 GiB
 
 
 def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -> None:
-    """Inheritune in small, from nothing: fetch a real model and real text, cut, train, compare with a random start.
+    """Inheritune in small, from nothing: a real model and real text, cut, trained, compared with a random start.
 
     The model is SmolLM2-135M, the text Shakespeare's, with Hamlet held out. Each stage is a command that is printed
     before it runs. A stage whose result is whole is not done again, so that a demo that was stopped goes on where it
@@ -36,7 +38,7 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
 
     @contextmanager
     def stage(name: str) -> Iterator[dict[str, Any]]:
-        print(f"\n[{len(stages) + 1}/7] {name}", flush=True)
+        print(f"\n[{len(stages) + 1}/{STAGES}] {name}", flush=True)
         stages[name] = {"reused": False}
         start = time.perf_counter()
         yield stages[name]
@@ -64,9 +66,18 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
 
             results = compare(paths)
             draw(results, paths.out_dir / "loss_curves.png")
+        with stage("Export the trained model to Hugging Face's format") as done:
+            done["reused"] = after.export(paths)
+        with stage("Ask the models what comes next in the held-out play"):
+            after.evaluate(paths)
+        with stage("Which blocks of the reference would have been the ones to keep?") as done:
+            done["reused"] = after.analyze(paths)
+        with stage("Put it all on one page"):
+            page = after.report(paths)
         results["stages"] = stages
         write_json(paths.out_dir / "results.json", results)
     print(f"\n{table(results)}\n")
+    print(f"The page to look at: {page}")
     print(f"Curves: {paths.out_dir / 'loss_curves.png'}; all numbers: {paths.out_dir / 'results.json'}")
     print(f"All stages together took {sum(done['seconds'] for done in stages.values()) / 60:.1f} min. Let it write:")
     print(f"  litgpt generate {paths.run(inherited=True) / 'final'} --prompt 'To be, or not to be'")

@@ -5,31 +5,12 @@ import platform
 import textwrap
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from inheritune_lit.checkpoint import versions
+from inheritune_lit.curves import Curve, tokens_to_reach
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs import read_run
-
-Curve = list[tuple[int, float]]
-"""(tokens trained, loss in nats), tokens ascending"""
-
-
-def tokens_to_reach(curve: Curve, loss: float) -> float | None:
-    """Tokens after which a validation curve first is at `loss` or below, on straight lines between its points.
-
-    A falling loss curve bends upwards, so that its chords lie above it: this says rather too many tokens.
-
-    Returns:
-        The number of tokens, or None if the curve does not get there.
-    """
-    if curve and curve[0][1] <= loss:
-        return float(curve[0][0])
-    for (tokens, high), (next_tokens, low) in pairwise(curve):
-        if low <= loss:
-            return tokens + (next_tokens - tokens) * (high - loss) / (high - low)
-    return None
 
 
 def verdict(inherited: Curve, random: Curve) -> str:

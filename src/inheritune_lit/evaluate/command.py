@@ -3,6 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -62,6 +63,8 @@ def evaluate(
     out_dir = out_dir or subject.out_dir
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
         raise InheritError(f"--batch_size is {batch_size}, expected auto or a number of questions.")
+    if limit is not None and limit < 1:
+        raise InheritError(f"--limit is {limit}, expected a number of questions, or none for all.")
     if loss is not None:
         size = None if batch_size == "auto" else int(batch_size)
         _measure_loss(subject, loss, out_dir, max_seq_length, device, size)
@@ -119,7 +122,29 @@ def _run_suite(
     print(f"{suite.name}: {len(suite.tasks)} tasks on {subject.name}", flush=True)
     manager = registry(suite.task_dir)
     check_suite(suite, manager)
-    header = {
+    header = _header(subject, suite, limit, model, data)
+    results = Results(out_dir / f"{suite.name}.json", header, overwrite=overwrite)
+    pending = results.pending(suite)
+    for name in [task.name for task in suite.tasks if task not in pending]:
+        print(f"{line(name, results.content['tasks'][name])}  measured before", flush=True)
+    configs = {task: task_config(task, manager, data) for task in pending}
+    for task, config in configs.items():
+        check_data(task, config, manager)
+    if pending:
+        with subject.as_hugging_face(out_dir) as folder:
+            lm = load_model(folder, model)
+            results.content["model"]["parameters"] = lm.model.num_parameters()
+            for number, (task, config) in enumerate(configs.items(), start=1):
+                print(f"[{number}/{len(pending)}] {task.name}", flush=True)
+                results.add(task, run_task(lm, task, config, manager, limit))
+                print(line(task.name, results.content["tasks"][task.name]), flush=True)
+    print(f"→ {results.path}")
+
+
+def _header(
+    subject: Subject, suite: Suite, limit: int | None, model: ModelOptions, data: DataOptions
+) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "kind": "evaluation",
         "suite": suite.name,
@@ -138,22 +163,6 @@ def _run_suite(
         "versions": versions(),
         "command": _command(),
     }
-    results = Results(out_dir / f"{suite.name}.json", header, overwrite=overwrite)
-    pending = results.pending(suite)
-    for name in [task.name for task in suite.tasks if task not in pending]:
-        print(f"{line(name, results.content['tasks'][name])}  measured before", flush=True)
-    if pending:
-        configs = {task: task_config(task, manager, data) for task in pending}
-        for task, config in configs.items():
-            check_data(task, config, manager)
-        with subject.as_hugging_face(out_dir) as folder:
-            lm = load_model(folder, model)
-            results.content["model"]["parameters"] = lm.model.num_parameters()
-            for number, (task, config) in enumerate(configs.items(), start=1):
-                print(f"[{number}/{len(pending)}] {task.name}", flush=True)
-                results.add(task, run_task(lm, task, config, manager, limit))
-                print(line(task.name, results.content["tasks"][task.name]), flush=True)
-    print(f"→ {results.path}")
 
 
 def _command() -> str:

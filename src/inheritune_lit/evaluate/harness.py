@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit.checkpoint import RECEIPT, read_receipt
 from inheritune_lit.commit import InheritError
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 
@@ -130,7 +131,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, torch_dtype=get_dtype(options.dtype), output_loading_info=True
+            folder, dtype=get_dtype(options.dtype), output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise InheritError(f"transformers can't load {folder}: {error}") from error
@@ -146,7 +147,19 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
             "transformers would go on with random weights. Export or fetch the model again."
         )
     size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size
-    return HFLM(pretrained=model.to(options.device), tokenizer=str(folder), batch_size=size)
+    return HFLM(
+        pretrained=model.to(options.device),
+        tokenizer=str(folder),
+        use_fast_tokenizer=_use_fast_tokenizer(folder),
+        batch_size=size,
+    )
+
+
+def _use_fast_tokenizer(folder: Path) -> bool:
+    """Export finds out whether a model's fast tokenizer, lm-eval's default, encodes as its training data were."""
+    if not (folder / RECEIPT).is_file():
+        return True
+    return bool(read_receipt(folder).get("tokenizer", {}).get("use_fast", True))
 
 
 def run_task(

@@ -91,6 +91,7 @@ def held_out_loss(
         "tokens": len(windows) * length,
         **_numbers(loss),
         "domains": {name: _numbers(domain) for name, domain in domains.items()},
+        "per_window": loss.per_window,  # two models' losses are best compared window by window
     }
 
 

@@ -10,8 +10,18 @@ from pathlib import Path
 
 import yaml
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, TOKENIZER_FILES, WEIGHTS, Weights
+from inheritune_lit.checkpoint import (
+    HF_CONFIG,
+    MODEL_CONFIG,
+    RECEIPT,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    Weights,
+    find_checkpoint,
+    read_receipt,
+)
 from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.verify import check_files
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,17 @@ class Subject:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which weights: that of checkpoint.Weights, or the SHA-256 over all weight files of a Hugging Face folder."""
+        """Which weights: checkpoint.Weights', also for an export of them; else a SHA-256 over all files of weights.
+
+        Raises:
+            InheritError: there are no weights, or an export is not what its receipt says.
+        """
         if self.is_litgpt:
             return Weights(self.path / WEIGHTS).fingerprint()
+        if (self.path / RECEIPT).is_file():
+            receipt = read_receipt(self.path)
+            check_files(self.path, receipt["files"])
+            return str(receipt["source"]["fingerprint"])
         files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in self.path.glob(pattern))
         if not files:
             raise InheritError(f"{self.path} holds no weights: expected {WEIGHTS}, *.safetensors or *.bin there.")
@@ -83,15 +101,9 @@ def find(checkpoint: str) -> Subject:
     if not path.is_dir():
         return Subject(checkpoint, _download(checkpoint), Path("evaluation") / checkpoint.replace("/", "--"))
     name = path.resolve().name
-    for folder in (path, path / "model", path / "final"):
-        if (folder / WEIGHTS).is_file():
-            return Subject(name, folder, path / "evaluation", _trained_length(path / "recipe.yaml"))
-    if (path / HF_CONFIG).is_file():
+    if (path / HF_CONFIG).is_file() and not (path / WEIGHTS).is_file():
         return Subject(name, path, path / "evaluation")
-    raise InheritError(
-        f"{path} holds no model: expected {WEIGHTS} (a litGPT checkpoint), a run's model/ or final/ with one, or "
-        f"{HF_CONFIG} (a Hugging Face model)."
-    )
+    return Subject(name, find_checkpoint(path), path / "evaluation", _trained_length(path / "recipe.yaml"))
 
 
 def _trained_length(recipe: Path) -> int | None:

@@ -24,6 +24,8 @@ PARTS = {
     "mlp.fc": "mlp.c_fc",
     "mlp.proj": "mlp.c_proj",
 }
+OUTSIDE = tuple(f"transformer.{name}" for name in ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"))
+SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
 # config.json's key → the one value that our model computes
 FIXED = {
     "activation_function": "gelu_new",
@@ -67,7 +69,7 @@ def to_hugging_face(
     check(config)
     found: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
-        theirs = _their_name(name)
+        theirs = _renamed(name, PARTS)
         found[theirs] = tensor.t() if _is_conv1d(theirs) else tensor
     scaled = config.hf_config["scale_attn_by_inverse_layer_idx"]
     for i, index in enumerate(layer_indices(config)):
@@ -91,9 +93,10 @@ def from_hugging_face(
     The embedding is not padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
 
     Raises:
-        InheritError: it is another model, or a tensor is unknown or missing.
+        InheritError: it is another model, or a tensor is unknown; check_names_and_shapes finds missing ones.
     """
     config = _litgpt_config(hf_config)
+    ours = {theirs: part for part, theirs in PARTS.items()}
     state: dict[str, torch.Tensor] = {}
     for name, tensor in hf_state.items():
         name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
@@ -102,29 +105,18 @@ def from_hugging_face(
         if name == "lm_head.weight":
             _check_tied(tensor, hf_state)
             continue
-        state[_our_name(name)] = (tensor.t() if _is_conv1d(name) else tensor).contiguous()
+        tensor = tensor.t() if _is_conv1d(name) else tensor
+        state[_renamed(name, ours)] = tensor.contiguous()
     return state, config
 
 
-def _their_name(name: str) -> str:
-    if match := re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name):
-        if match[2] in PARTS:
-            return f"transformer.h.{match[1]}.{PARTS[match[2]]}.{match[3]}"
-    elif re.fullmatch(r"transformer\.(wte\.weight|wpe\.weight|ln_f\.(weight|bias))", name):
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    match = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match and match[2] in parts:
+        return f"transformer.h.{match[1]}.{parts[match[2]]}.{match[3]}"
+    if name in OUTSIDE:
         return name
-    raise InheritError(
-        f"Tensor {name!r} is not a GPT-2's: expected litGPT's names (transformer.h.0.attn.qkv.weight …)."
-    )
-
-
-def _our_name(name: str) -> str:
-    ours = {theirs: ours for ours, theirs in PARTS.items()}
-    if match := re.fullmatch(r"transformer\.h\.(\d+)\.(.+)\.(weight|bias)", name):
-        if match[2] in ours:
-            return f"transformer.h.{match[1]}.{ours[match[2]]}.{match[3]}"
-    elif re.fullmatch(r"transformer\.(wte\.weight|wpe\.weight|ln_f\.(weight|bias))", name):
-        return name
-    raise InheritError(f"Tensor {name!r} is not one of Hugging Face's GPT2LMHeadModel.")
+    raise InheritError(f"Tensor {name!r} is not one of a GPT-2's, such as transformer.h.0.{next(iter(parts))}.weight.")
 
 
 def _is_conv1d(name: str) -> bool:
@@ -149,6 +141,7 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         for key, value in {"model_type": "gpt2", **FIXED}.items()
         if hf_config.get(key, value) != value
     ]
+    problems += [f"{key} is missing" for key in SIZES if key not in hf_config]
     if problems:
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
     width = hf_config["n_embd"]

@@ -6,11 +6,17 @@ from pathlib import Path
 
 from inheritune_lit.growth.stages import Settings, Stage, folder, start_folder
 
+CHECKPOINTS = 2
+"""How many of a training's newest stay while it runs"""
+
 
 def optimizer_states(settings: Settings, stage: Stage) -> list[Path]:
-    """litGPT's checkpoints, two thirds of them optimizer states: needless once the run's `model` is measured."""
+    """litGPT's checkpoints, two thirds of them optimizer states: needless once the run's `model` is measured.
+
+    `launch` adds copies of their weights, and sets torn ones aside.
+    """
     run = folder(settings, stage)
-    return sorted(path for pattern in ("step-*", "final", ".torn-*") for path in run.glob(pattern))
+    return sorted(path for pattern in ("step-*", "final", "weights", ".torn-*") for path in run.glob(pattern))
 
 
 def superseded(settings: Settings, stage: Stage) -> list[Path]:

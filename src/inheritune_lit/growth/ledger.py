@@ -33,7 +33,10 @@ class Ledger:
             self.content = read_json(self.path, "growth's ledger")
             if (self.content.get("format"), self.content.get("kind")) != (FORMAT, "growth"):
                 raise InheritError(f"{self.path} is not a ledger of this version (format {FORMAT}). Move it away.")
-            read_json(self.path, "growth's ledger", ("settings", "stages"))
+            if not _well_formed(self.content):
+                raise InheritError(
+                    f"{self.path} is damaged: expected settings, and stages with their state. Restore it."
+                )
             _refuse(f"{out_dir} holds a growth of other settings", self.content["settings"], identity)
             return
         self.content = {
@@ -86,6 +89,13 @@ class Ledger:
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json_whole(self.path, self.content)
+
+
+def _well_formed(content: Mapping[str, Any]) -> bool:
+    stages = content.get("stages")
+    entries = list(stages.values()) if isinstance(stages, dict) else [None]
+    states = [entry.get("state") if isinstance(entry, dict) else None for entry in entries]
+    return isinstance(content.get("settings"), dict) and all(state in ("begun", "done") for state in states)
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -43,6 +43,8 @@ def measure(checkpoint: Path, data_path: Path, max_seq_length: int, batch_size: 
         )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     loss = validation_loss(model, all_windows(data_path, max_seq_length, batch_size))
+    del model
+    torch.cuda.empty_cache()  # the next training needs all of the GPU, and we live beside it
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = {"mean": loss.mean, "perplexity": loss.perplexity, "per_window": loss.per_window}
     write_json_whole(path, {"format": 1, "kind": "window_losses", **what, **numbers})

@@ -1,43 +1,37 @@
 """`inheritune grow --dry_run`: the stages there may be, their sizes, and the disk they take."""
 
+from inheritune_lit.growth.disk import CHECKPOINTS
 from inheritune_lit.growth.stages import Settings, parameters, possible, recipe_of, steps
 from inheritune_lit.growth.view import columns
 
 MODEL, CHECKPOINT = 4, 12
-"""Bytes a parameter: weights in float32; a checkpoint of litGPT's with AdamW's two states as well"""
+"""Bytes a parameter: weights in float32; a checkpoint of litGPT's, which has AdamW's two states as well"""
 
 
 def plan(settings: Settings, keep: str) -> str:
     """A table of all stages, if par is not reached before max_layers, and a sentence on the disk."""
-    rows, sizes = [], []
+    rows, counts, saved = [], [], []
     for stage in possible(settings):
         recipe = recipe_of(settings, stage)
-        count = parameters(recipe)
-        saved = 1 + steps(recipe) // interval if (interval := recipe["train"].get("save_interval")) else 1
-        start = MODEL * count * (stage.start != "random")
-        sizes.append((MODEL * count, CHECKPOINT * count * saved, start))
-        rows.append(
-            (
-                stage.name,
-                stage.title,
-                str(stage.blocks),
-                f"{count:,}",
-                f"{steps(recipe):,}",
-                f"{recipe['train']['max_tokens']:,}",
-                gib(sum(sizes[-1])),
-            )
-        )
-    heads = ("stage", "start", "n", "parameters", "steps", "tokens", "disk")
-    return "\n".join([*columns(heads, rows, left=2), "", _disk(sizes, keep)])
+        counts.append(parameters(recipe))
+        interval = recipe["train"].get("save_interval")
+        saved.append(1 + (steps(recipe) // interval if interval else 0))
+        tokens = recipe["train"]["max_tokens"]
+        sizes = (f"{counts[-1]:,}", f"{steps(recipe):,}", f"{tokens:,}", gib(CHECKPOINT * counts[-1]), str(saved[-1]))
+        rows.append((stage.name, stage.title, str(stage.blocks), *sizes))
+    heads = ("stage", "start", "n", "parameters", "steps", "tokens", "checkpoint", "saved")
+    return "\n".join([*columns(heads, rows, left=2), "", _disk(counts, saved, keep)])
 
 
-def _disk(sizes: list[tuple[int, int, int]], keep: str) -> str:
-    """Each of `sizes`: bytes of a stage's model, its checkpoints, its start."""
+def _disk(counts: list[int], saved: list[int], keep: str) -> str:
+    """Models and starts of all stages, and their checkpoints or those of the largest one."""
+    models = 2 * MODEL * sum(counts)
     if keep == "all":
-        return f"Disk: {gib(sum(map(sum, sizes)))} in the end (keep: all)."
-    # at the worst all models there are, the largest start, and one stage's checkpoints
-    models, checkpoints, starts = zip(*sizes, strict=True)
-    return f"Disk: at most {gib(sum(models) + max(checkpoints) + 2 * max(starts))} at a time (keep: final)."
+        checkpoints = sum(CHECKPOINT * count * number for count, number in zip(counts, saved, strict=True))
+        return f"Disk: at most {gib(models + checkpoints)} in the end (keep: all)."
+    # one more than stay while it is written, with copies of their weights beside them
+    at_once = max(min(number, CHECKPOINTS + 1) * count for count, number in zip(counts, saved, strict=True))
+    return f"Disk: at most {gib(models + (CHECKPOINT + MODEL) * at_once)} at a time (keep: final)."
 
 
 def gib(size: int) -> str:

@@ -64,7 +64,7 @@ def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # matplotlib lists every key in its type
         figure, axes = canvas(
             f"{title} of {settings.blocks} blocks, against the whole model",
-            "validation loss, nats per token; dashed: the reference's, to be reached; dots: on all of the held-out text",
+            "validation loss, nats per token; dashed: the reference's, to be reached; dots: on all held-out text",
         )
         last = max(curve[-1][0] for curve in curves.values())
         axes.set_xlim(0, last)

@@ -101,6 +101,7 @@ class Growth:
                 stages.folder(self.settings, stage),
                 on_progress=lambda progress: self.view.progress(stage.name, progress),
                 environment=self.environment,
+                options=launch.Options(keep_last=disk.CHECKPOINTS if self.keep == "final" else None),
             )
             results = {key: receipt.get(key) for key in ("tokens", "seconds", "tokens_per_second")}
             results["fingerprint"] = self._fingerprint(stage.name)

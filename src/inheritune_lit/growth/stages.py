@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.growth.decision import next_blocks
 
 Mode = Literal["restart", "continue"]
 Comparison = Literal["random", "random_2t"]
@@ -39,10 +40,6 @@ class Settings:
     @property
     def data_path(self) -> Path:
         return Path(self.base["data"]["init_args"]["data_path"])
-
-    @property
-    def max_seq_length(self) -> int:
-        return int(self.base["train"]["max_seq_length"])
 
     def identity(self) -> dict[str, Any]:
         """What all stages depend on. max_layers and compare say only how much is done: they may change.
@@ -134,8 +131,6 @@ def comparison(kind: Comparison, blocks: int) -> Stage:
 
 def possible(settings: Settings) -> list[Stage]:
     """All stages there are if par is never reached before max_layers."""
-    from inheritune_lit.growth.decision import next_blocks
-
     stages = [reference(settings)] if settings.reference_dir is None else []
     target = first_target(settings)
     stages.append(target)

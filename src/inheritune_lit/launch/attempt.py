@@ -38,7 +38,7 @@ class Options:
     """Save at the end of the step when SIGTERM comes"""
     launcher: tuple[str, ...] = ()
     """What stands before Python: `srun` where several nodes take part"""
-    grace: float = 30.0
+    grace: float = 300.0
     """Seconds from SIGTERM to SIGKILL for the training"""
     keep_last: int | None = None
     """Checkpoints that stay while the run goes on, the newest ones, each with a copy of its weights; None keeps all"""
@@ -104,6 +104,7 @@ class Launch:
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
         )
         self._began = time.monotonic()
+        self._note()
         code: int | None = None
         try:
             code = listen(
@@ -119,8 +120,8 @@ class Launch:
             )
         except Diverged as error:
             raise self._diverged(error) from None
-        except (Terminated, KeyboardInterrupt) as error:
-            raise Terminated(f"{error or 'Interrupted.'} {self._goes_on()}") from None
+        except Terminated as error:
+            raise Terminated(f"{error} {self._goes_on()}") from None
         finally:
             self._note(exit=code)
         if code:
@@ -148,11 +149,15 @@ class Launch:
 
         if self.watch.saved is None or self.watch.interrupted:  # it may not be done with saving
             return
-        saved, self.watch.saved = Path(self.watch.saved).parent, None
+        self.watch.saved = None
         shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
         self._note()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes the checkpoints that need not stay, if asked to."""
         if self.options.keep_last is not None:
-            keep.tidy(self.run, saved, self.options.keep_last, self.options.keep_every, self._check)
+            keep.tidy(self.run, self.options.keep_last, self.options.keep_every, self._check)
 
     def _check(self, folder: Path) -> object:
         from inheritune_lit.launch import resume

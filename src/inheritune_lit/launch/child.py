@@ -57,6 +57,9 @@ class Stoppable:
         self._loader, self._arguments, self._iterations = arguments["train_dataloader"], arguments, iterations
         self._asked = False
         signal.signal(signal.SIGTERM, self._ask)
+        for loader in (arguments["train_dataloader"], arguments["val_dataloader"]):
+            # a scheduler signals the workers too: one that died would end the run before it has saved
+            getattr(loader, "_dataloader", loader).worker_init_fn = _ignore_sigterm
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -89,6 +92,10 @@ class Stoppable:
         fabric.print(f"{SAVED}: {path}", flush=True)
         fabric.barrier()
         os._exit(128 + signal.SIGTERM)  # the loader's workers and loggers have nothing left to say
+
+
+def _ignore_sigterm(worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

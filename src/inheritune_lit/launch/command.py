@@ -28,7 +28,7 @@ def pretrain(
     max_minutes_lost: float = 30.0,
     save_on_signal: bool = False,
     launcher: str = "",
-    grace: float = 30.0,
+    grace: float = 300.0,
 ) -> None:
     """Run a `litgpt pretrain` recipe: checked before it starts, resumed where it was, watched to its end.
 

@@ -15,31 +15,31 @@ def stays(steps: list[int], last: int, every: int | None) -> set[int]:
     return set(sorted(steps)[-last:]) | {step for step in steps if every and step % every == 0}
 
 
-def tidy(run: Path, saved: Path, last: int, every: int | None, check: Callable[[Path], object]) -> None:
-    """Gives a new checkpoint a copy of its bare weights, and removes those that need not stay.
+def tidy(run: Path, last: int, every: int | None, check: Callable[[Path], object]) -> None:
+    """Removes the checkpoints that need not stay, and gives each that stays a copy of its bare weights.
 
     A copy is `RUN/weights/STEP`, a checkpoint folder for evaluation. It is never named `step-*`, which litGPT would try
     to resume from.
 
     Args:
         run: The run's folder.
-        saved: The checkpoint's folder, `step-*`. Nothing is removed on account of one that is not whole.
         last: How many of the newest stay, at least one.
         every: Each that this divides stays too.
-        check: Reads a checkpoint to its end, and raises InheritError if it is not whole.
+        check: Reads a checkpoint to its end, and raises InheritError if it is not whole. Nothing is removed then.
     """
-    try:
-        check(saved)
-        bare_model(saved, run / WEIGHTS_DIR / _step(saved), None, {"step": int(_step(saved))})
-    except InheritError as error:
-        print(f"{saved} is not whole, all older checkpoints stay: {error}", flush=True)
+    folders = {int(folder.name.removeprefix("step-")): folder for folder in run.glob("step-*")}
+    kept = stays(list(folders), last, every)
+    if not folders:
         return
-    folders = {int(_step(folder)): folder for folder in run.glob("step-*")}
-    for step in set(folders) - stays(list(folders), last, every):
-        shutil.rmtree(run / WEIGHTS_DIR / _step(folders[step]), ignore_errors=True)
+    try:
+        check(folders[max(folders)])
+        for step in sorted(kept):
+            if not (copy := run / WEIGHTS_DIR / f"{step:08d}").exists():
+                bare_model(folders[step], copy, None, {"step": step})
+    except InheritError as error:
+        print(f"A checkpoint is not whole, and all stay: {error}", flush=True)
+        return
+    for step in set(folders) - kept:
+        shutil.rmtree(run / WEIGHTS_DIR / f"{step:08d}", ignore_errors=True)
         folders[step].rename(doomed := run / f".removed-{folders[step].name}")  # whole under its name, or not there
         shutil.rmtree(doomed)
-
-
-def _step(folder: Path) -> str:
-    return folder.name.removeprefix("step-")

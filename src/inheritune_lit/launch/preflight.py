@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_records
-from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file
+from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.record import fixed, gpu_names
+from inheritune_lit.launch.record import fixed, gpu_names, run_lock
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
@@ -135,11 +135,10 @@ def _folder(document: Document, asked: Asked) -> list[Finding]:
     if place != run.absolute():
         return []
     try:
-        with _locked(run):
+        with run_lock(run):
             pass
-    except InheritError:
-        text = f"Another process is using {run}."
-        return [Finding("error", key, text, "Wait for it or stop it, or choose another out_dir.")]
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Or choose another out_dir.")]
     record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
     if asked.restart:
         return []

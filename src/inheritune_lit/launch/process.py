@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.launch.watch import Progress, Watch
+from inheritune_lit.launch.watch import Diverged, Progress, Watch
 
-GRACE = 30  # seconds from SIGTERM to SIGKILL
-Lines: TypeAlias = "queue.Queue[tuple[float, str] | None]"
-"""(seconds of a monotonic clock, what was printed then); None at the end"""
+Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"
+"""(seconds of a monotonic clock, what was printed then); a signal to us; None at the end"""
 TICK = 1.0  # seconds between two looks at whether the run stands still
 
 
@@ -37,7 +36,7 @@ def listen(
     on_progress: Callable[[Progress], None],
     on_line: Callable[[str], None],
     on_quiet: Callable[[str], None],
-    grace: float = GRACE,
+    grace: float,
 ) -> int:
     """Runs a training to its end, all that it prints going to `log`.
 
@@ -59,11 +58,11 @@ def listen(
         Diverged: the loss went wrong; the training was stopped.
         Terminated: this process was asked to stop, by SIGTERM or SIGINT; so was the training.
     """
-    lines: Lines = queue.Queue()
-    with log.open("a", encoding="utf-8") as file, _terminable(), _started(command, environment, lock) as process:
-        assert process.stdout is not None
-        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    lines: Lines = queue.SimpleQueue()
+    with log.open("a", encoding="utf-8") as file, _signals_to(lines), _started(command, environment, lock) as process:
+        reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         try:
+            reader.start()
             while entry := _next(lines, watch, on_quiet):
                 printed, line = entry
                 file.write(line)
@@ -72,23 +71,28 @@ def listen(
                     on_progress(progress)
                 on_line(line)
             return process.wait()
-        except BaseException:
-            _stop(process, grace)
-            while entry := lines.get():
-                file.write(entry[1])
+        except BaseException as error:
+            _stop(process, 0 if isinstance(error, Diverged) else grace)  # nobody wants a checkpoint of that
+            while reader.ident and (rest := lines.get()):
+                file.write(rest[1] if isinstance(rest, tuple) else "")
             raise
 
 
 def _next(lines: Lines, watch: Watch, on_quiet: Callable[[str], None]) -> tuple[float, str] | None:
     while True:
         try:
-            return lines.get(timeout=TICK)
+            entry = lines.get(timeout=TICK)
         except queue.Empty:
             if message := watch.stalled(time.monotonic()):
                 on_quiet(message)
+            continue
+        if isinstance(entry, signal.Signals):
+            raise Terminated(f"Stopped by {entry.name}.")
+        return entry
 
 
-def _read(stream: TextIO, lines: Lines) -> None:
+def _read(stream: TextIO | None, lines: Lines) -> None:
+    assert stream is not None
     for line in stream:
         lines.put((time.monotonic(), line))
     lines.put(None)
@@ -125,26 +129,27 @@ _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # looked 
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM as an exception, where signals can be caught: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+def _signals_to(lines: Lines) -> Iterator[None]:
+    """SIGTERM and SIGINT as entries of the queue: as exceptions they could come in the middle of starting a process."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may catch signals
         yield
         return
 
-    def terminate(*_: object) -> None:
-        raise Terminated("Stopped by SIGTERM.")
+    def note(number: int, frame: object) -> None:
+        lines.put(signal.Signals(number))  # a SimpleQueue, which allows it in a handler
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(process: "subprocess.Popen[str]", grace: float) -> None:
-    _signal(process, signal.SIGTERM)
+    _signal(process, signal.SIGTERM if grace else signal.SIGKILL)
     try:
-        process.wait(grace)
+        process.wait(grace or None)
     except subprocess.TimeoutExpired:
         _signal(process, signal.SIGKILL)
         process.wait()

@@ -3,15 +3,20 @@
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
-from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
+from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
+
+BEFORE = ".before-"  # the folders of runs that --restart set aside
+ORPHAN = 15  # seconds that a training whose launcher was killed may take to die, its data workers last
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
 # hold is compared, not where they lie.
@@ -23,6 +28,31 @@ FREE = (
 
 
 PARENTS = ("recipe", "start", "data")  # what a record must say for a run to go on
+
+
+@contextmanager
+def run_lock(run: Path) -> Iterator[int]:
+    """The run folder's lock, made with it; its descriptor. A training whose launcher was killed may hold it a while.
+
+    Raises:
+        InheritError: another launch has it.
+    """
+    deadline = time.monotonic() + ORPHAN
+    with ExitStack() as stack:
+        while True:
+            try:
+                lock = stack.enter_context(_locked(run))
+                break
+            except InheritError as error:
+                if "Another process" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise InheritError(
+                        f"{run} is in use: another launch, or a training that one left, is writing it now. Wait for "
+                        "it, or stop it."
+                    ) from None
+            time.sleep(0.2)
+        yield lock
 
 
 def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +169,7 @@ def read_launch(run: Path) -> dict[str, Any] | None:
     """
     if (run / LAUNCH).is_file():
         return read_json(run / LAUNCH, "launch's record", (*PARENTS, "schedule", "launches"))
-    if any(entry for entry in run.iterdir()):
+    if any(not entry.name.startswith(BEFORE) for entry in run.iterdir()):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
             "out_dir, or move it away."
@@ -161,9 +191,9 @@ def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> P
 
 def set_aside(run: Path) -> None:
     """Moves all that an earlier run left into a folder beside it, for --restart: nothing is deleted."""
-    number = 1 + sum(1 for _ in run.glob(".before-*"))
-    aside = run / f".before-{number}"
-    entries = [entry for entry in run.iterdir() if not entry.name.startswith(".before-")]
+    number = 1 + sum(1 for _ in run.glob(f"{BEFORE}*"))
+    aside = run / f"{BEFORE}{number}"
+    entries = [entry for entry in run.iterdir() if not entry.name.startswith(BEFORE)]
     if entries:
         aside.mkdir()
         for entry in entries:

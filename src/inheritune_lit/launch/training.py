@@ -1,20 +1,16 @@
 """`train`: one recipe, run to its end in its folder, from where it was."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import InheritError, _locked, read_json
+from inheritune_lit.commit import read_json
 from inheritune_lit.launch.attempt import Launch, Options
 from inheritune_lit.launch.finish import finish
-from inheritune_lit.launch.record import PARENTS, check_same, parents, set_aside
+from inheritune_lit.launch.record import PARENTS, check_same, parents, run_lock, set_aside
 from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.launch.watch import Progress
 from inheritune_lit.runs import RUN_RECEIPT
-
-ORPHAN = 15  # seconds that a training whose launcher was killed may take to die
 
 
 def train(
@@ -49,7 +45,7 @@ def train(
     """
     run = Path(run)
     recipe = {**recipe, "out_dir": str(run), "resume": False}
-    with _run_lock(run) as lock:
+    with run_lock(run) as lock:
         if restart:
             set_aside(run)
         if (run / RUN_RECEIPT).is_file():
@@ -61,24 +57,5 @@ def train(
         checkpoint = launch.newest()
         if checkpoint is None or checkpoint.step < launch.settings.steps or checkpoint.accumulation is not None:
             launch.run_litgpt(checkpoint, lock)
+        launch.tidy()
         return finish(run, recipe, launch.settings, launch.record)
-
-
-@contextmanager
-def _run_lock(run: Path) -> Iterator[int]:
-    """The run folder's lock. A training whose launcher was killed holds it too, until the kernel has ended it."""
-    deadline = time.monotonic() + ORPHAN
-    while True:
-        try:
-            with _locked(run) as lock:
-                yield lock
-            return
-        except InheritError as error:
-            if "Another process" not in str(error):
-                raise
-            if time.monotonic() > deadline:
-                raise InheritError(
-                    f"{run} is in use: another launch, or a training that one left, is writing it now. Wait for it, or "
-                    "stop it."
-                ) from None
-        time.sleep(0.2)

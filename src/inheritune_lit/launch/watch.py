@@ -40,13 +40,15 @@ class Watch:
     Args:
         steps: Optimizer steps of the whole run.
         max_spike: Nats above the median of the recent losses at which a step's loss stops the run.
-        stall_factor: Times the median step after which a run without a step is reported.
+        stall_factor: Times the median step after which a run without a step is reported,
+        stall_least: or so many seconds, if that is longer.
         step: Where the run begins, when it is resumed.
     """
 
     steps: int
     max_spike: float = 3.0
     stall_factor: float = 10.0
+    stall_least: float = 60.0
     step: int = 0
     untrained: float | None = None
     """Validation loss before the first step, which litGPT prints and logs nowhere"""
@@ -109,7 +111,12 @@ class Watch:
     def stalled(self, now: float) -> str | None:
         """What to say, once, when there has been no step for long."""
         usual, quiet = self.step_seconds, now - self.last
-        if not usual or len(self.durations) < ENOUGH or self._reported or quiet < max(self.stall_factor * usual, 1.0):
+        if (
+            not usual
+            or len(self.durations) < ENOUGH
+            or self._reported
+            or quiet < max(self.stall_factor * usual, self.stall_least)
+        ):
             return None
         self._reported = True
         return (

@@ -18,14 +18,15 @@ def render_readme(folder: Path) -> str:
     page = (Path(__file__).parent / "readme.md").read_text(encoding="utf-8")
     listed = rows(folder)
     gpt2 = [row for row in listed if row.name.startswith("gpt2/")]
-    page = page.replace("{GPT2}\n", _table(gpt2, "published validation loss"))
-    return page.replace("{LOW_DATA}\n", _table([row for row in listed if row not in gpt2], "reproduces"))
+    low_data = [row for row in listed if row not in gpt2]
+    return page.replace("{LOW_DATA}\n", _table(low_data)).replace("{GPT2}\n", _table(gpt2))
 
 
-def _table(listed: list[Row], reproduces: str) -> str:
-    titles = ["recipe", "model", "start", "parameters", "tokens", "steps", reproduces, "result"]
-    lines = [titles, ["---"] * len(titles), *map(_cells, listed)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("| --- ", "|---").replace("--- |", "---|")
+def _table(listed: list[Row]) -> str:
+    titles = ["recipe", "model", "start", "parameters", "tokens", "steps", "reproduces", "result"]
+    lines = [titles, *map(_cells, listed)]
+    header, *body = (f"| {' | '.join(cells)} |\n" for cells in lines)
+    return "".join([header, f"|{'---|' * len(titles)}\n", *body])
 
 
 def _cells(row: Row) -> list[str]:

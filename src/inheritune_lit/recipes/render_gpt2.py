@@ -111,10 +111,9 @@ def _published(run: Run) -> str:
 def _tokens(run: Run) -> str:
     batch, corpus = run.reference.batch, run.reference.corpus
     step, epochs = batch * table.SEQUENCE, f"{run.epochs} epoch{'s' * (run.epochs > 1)}"
-    hold = "holds" if run.epochs == 1 else "hold"
     return comment(
         f"Tokens: {batch} sequences × {table.SEQUENCE:,} = {step:,} a step; {run.steps:,} × {step:,} = "
-        f"{run.max_tokens:,}, which {epochs} over {corpus.title}'s about {power(corpus.tokens)} tokens {hold}."
+        f"{run.max_tokens:,}. {corpus.folder} has about {power(corpus.tokens)}: {epochs} will do."
     )
 
 

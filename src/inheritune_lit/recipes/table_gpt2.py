@@ -53,9 +53,7 @@ class Reference:
 
 _PAPERS, _SOPHIA, _THEIRS = "the paper's", "those of the code that the paper builds on", "those of the authors' code"
 _OURS = "ours, the large model's, as the paper does not say"
-_MEDIUM = Reference(
-    "GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA
-)  # fmt: skip
+_MEDIUM = Reference("GPT-2 medium", "355M", 24, 16, 1024, OPENWEBTEXT, 48, _PAPERS, 3e-4, 6e-5, _SOPHIA)
 _LARGE = Reference("GPT-2 large", "770M", 36, 20, 1280, OPENWEBTEXT, 16, _PAPERS, 2e-4, 1e-5, _THEIRS)
 _XLARGE = Reference("GPT-2 xlarge", "1.5B", 48, 25, 1600, OPENWEBTEXT, 16, _OURS, 2e-4, 1e-5, _OURS)
 REFERENCES = {
@@ -150,11 +148,13 @@ class Run:
 
     @property
     def reproduces(self) -> str:
-        return f"{self.published.loss:.4f}" if self.published else f"– (comparison for {self.inherited_name})"
+        if self.published is None:
+            return f"comparison for {self.inherited_name}"
+        return f"validation loss {self.published.loss:.4f}"
 
 
 def _shorter(key: str, n: int) -> Iterator[Run]:
-    """n blocks, inherited; from a random start; and, where the corpus lasts, that for twice the steps."""
+    """n blocks, inherited; from a random start; and, on OpenWebText, that for twice the steps."""
     run = Run(key, n)
     yield run
     yield replace(run, random=True)

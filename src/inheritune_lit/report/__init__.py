@@ -20,7 +20,8 @@ def report(
     What a run lacks, such as an evaluation, is named with the command that makes it.
 
     Arguments:
-        runs: Folders of training runs; checkpoints with results of `inheritune evaluate` in evaluation/, too.
+        runs: One or several folders of training runs; checkpoints with results of `inheritune evaluate` in
+            evaluation/, too.
         out_dir: The folder to write. A report that is there is replaced.
         baselines: Published tables to put beside: low_data, fineweb_edu, gpt2_losses, with commas between; none; auto
             takes those with the tasks that were evaluated.

@@ -3,24 +3,20 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.curves import thinned
-from inheritune_lit.figure import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, spread
+from inheritune_lit.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, spread
 from inheritune_lit.report.subjects import Subject
+from inheritune_lit.report.svg import GRID, Plot, blank, drawing, plot
 from inheritune_lit.report.tables import short_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GRID = "#ECECEC"
-# What stands for a colour in the page, which has two themes: its style sheet says what each is
-CSS_NAMES = {BLUE: "blue", VERMILION: "vermilion", GREEN: "green", PURPLE: "purple", ORANGE: "orange", SKY: "sky",
-             INK: "ink", GREY: "muted", FAINT: "faint", GRID: "grid"}  # fmt: skip
 POINTS = 400  # of a training curve, which has one a step
 MARKERS = "osD^vP"
 TICKS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)  # of a logarithmic loss
@@ -34,19 +30,6 @@ class Axis:
     label: str
     of: Callable[[Subject, int, int], float]
     """(run, step, tokens) → the place on the axis"""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One figure, in the files `stem`.png and `stem`.svg."""
-
-    name: str
-    title: str
-    stem: Path
-    svg: str
-    """For the page"""
-    narrow_svg: str
-    """For the page on a phone"""
 
 
 def axes_for(subjects: Sequence[Subject]) -> list[Axis]:
@@ -82,40 +65,26 @@ def colours(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
     """Draws the runs' curves, one plot an axis, into `folder`; none if no run has a curve."""
-    import matplotlib as mpl
-
     runs = [s for s in subjects if s.run and any(s.run.curves.values())]
     if not runs:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
-    with mpl.rc_context(STYLE | {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "inheritune"}):  # type: ignore[arg-type]
+    with drawing():
         for axis in axes_for(runs):
-            stem = folder / f"loss_{axis.name}"
-            svg = _save(_figure(runs, axis, (9.8, 4.8), 2.4), stem)
-            narrow = _svg(_figure(runs, axis, (3.9, 3.9), 1.2, ticks=3))
-            title = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
-            plots.append(
-                Plot(
-                    axis.name,
-                    axis.label,
-                    stem,
-                    _inline(svg, axis.name, title),
-                    _inline(narrow, f"{axis.name}-n", title),
-                )
-            )
+            wide = _figure(runs, axis, (9.8, 4.8), 2.4)
+            narrow = _figure(runs, axis, (3.9, 3.9), 1.2, ticks=3)
+            description = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
+            plots.append(plot(axis.name, axis.label, description, folder / f"loss_{axis.name}", wide, narrow))
     return plots
 
 
 def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], right: float, ticks: int = 6) -> "Figure":
     """One plot, with `right` inches for the runs' names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     width, height = size
-    figure = Figure(figsize=size, dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height)
     axes = figure.add_axes((0.42 / width, 0.58 / height, 1 - (0.42 + right) / width, 1 - 1.0 / height))
     shade = colours(runs)
     _scale(axes, runs)
@@ -204,35 +173,3 @@ def shortened(names: Sequence[str], longest: int) -> list[str]:
     )
     half = (longest - 1) // 2
     return [name if len(name) <= longest else f"{name[:half]}…{name[-half:]}" for name in cut]
-
-
-def _save(figure: "Figure", stem: Path) -> str:
-    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
-    svg = _svg(figure)
-    stem.with_suffix(".svg").write_text(svg, encoding="utf-8")
-    return svg
-
-
-def _svg(figure: "Figure") -> str:
-    from io import StringIO
-
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return text.getvalue()
-
-
-def _inline(svg: str, name: str, description: str) -> str:
-    """A figure as part of the page: in the page's colours and type, with ids of its own, on its ground."""
-    svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r"\sxmlns(:\w+)?=\"[^\"]*\"", "", svg)  # an HTML parser knows them
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<g id=\"patch_1\">.*?</g>", "", svg, count=1, flags=re.DOTALL)  # the white ground
-    svg = re.sub(r"<g id=\"patch_2\">.*?</g>", "", svg, count=1, flags=re.DOTALL)  # that of the axes
-    svg = re.sub(r"(\bid=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ((?:[\w.]+ )*[\d.]+px) [^;\"]+", r"font: \1 var(--sans)", svg)
-    for colour, css in CSS_NAMES.items():
-        svg = re.sub(re.escape(colour), f"var(--fig-{css})", svg, flags=re.IGNORECASE)
-    head, _, rest = svg.partition(">")
-    view_box = re.search(r'viewBox="[^"]*"', head)
-    assert view_box
-    return f'<svg {view_box[0]} role="img" aria-label="{escape(description)}">{rest}'

@@ -14,24 +14,20 @@ import yaml
 from markupsafe import Markup, escape
 
 from inheritune_lit.report import PAGE, PLOTS, TEXT, training
-from inheritune_lit.report.plots import Plot, draw_curves
-from inheritune_lit.report.scores import differences_table, losses_table, scores_table, table_for
+from inheritune_lit.report.layers import layers_table
+from inheritune_lit.report.plots import draw_curves
+from inheritune_lit.report.score_plot import draw_scores
+from inheritune_lit.report.score_tables import differences_table, scores_table
+from inheritune_lit.report.scores import table_for
 from inheritune_lit.report.subjects import Subject, missing
+from inheritune_lit.report.svg import Plot
 from inheritune_lit.report.tables import Cell, Row, Table, heads
 
-CURVES = "curves"  # the section that the plots are in
+CURVES_NOTE = (
+    "Strong: validation; faint: training, of which long curves are drawn as means of equal stretches. Hours, where "
+    "they are known, are taken as proportional to tokens, validation and saving included."
+)
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: what there is of it, in this order."""
-
-    key: str
-    title: str
-    sentences: tuple[str, ...] = ()
-    tables: tuple[tuple[str, Table], ...] = ()
-    """(title or "", table)"""
 
 
 @dataclass(frozen=True)
@@ -45,23 +41,32 @@ class Picture:
     """The same, for the page"""
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: its plots, then its tables, then its pictures."""
+
+    key: str
+    title: str
+    tables: tuple[tuple[str, Table], ...] = ()
+    """(title or "", table)"""
+    plots: tuple[Plot, ...] = ()
+    """Of which the page shows one at a time"""
+    plot_note: str = ""
+    pictures: tuple[Picture, ...] = ()
+
+
 def write(subjects: Sequence[Subject], folder: Path, *, baselines: str, command: Sequence[str]) -> None:
     """Writes the report into an empty folder.
 
     Raises:
         InheritError: scores or losses can't stand in one column, or a log can't be read.
     """
-    sections = _sections(subjects, baselines)  # first, as they may be refused
-    plots = draw_curves(subjects, folder / PLOTS)
     names = [subject.name for subject in subjects]
     content: dict[str, Any] = {
         "title": " · ".join(names) if len(names) <= 3 else f"{len(names)} models",
         "date": time.strftime("%Y-%m-%d"),
         "verdicts": training.verdicts(subjects),
-        "sections": [s for s in sections if s.tables or (s.key == CURVES and plots)],
-        "plots": plots,
-        "plot_note": _plot_note(plots),
-        "pictures": _pictures(subjects, folder / PLOTS),
+        "sections": [s for s in sections(subjects, folder / PLOTS, baselines) if s.tables or s.plots or s.pictures],
         "missing": missing(subjects),
         "commands": [*_commands(subjects), shlex.join(command)],
         "recipes": [(s.name, yaml.safe_dump(s.run.recipe, sort_keys=False)) for s in subjects if s.run],
@@ -71,46 +76,43 @@ def write(subjects: Sequence[Subject], folder: Path, *, baselines: str, command:
     (folder / TEXT).write_text(environment.get_template("report.md").render(content), encoding="utf-8")
 
 
-def _sections(subjects: Sequence[Subject], baselines: str) -> list[Section]:
+def sections(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[Section]:
+    """All parts in their order, empty ones too; figures are written into the folder `plots`."""
+
     def tables(*found: tuple[str, Table | None]) -> tuple[tuple[str, Table], ...]:
         return tuple((title, table) for title, table in found if table)
 
+    evaluations = _evaluations(subjects, plots, baselines)  # first, as they may be refused
     differing = ("What differs between their recipes", training.recipe_differences(subjects))
-    losses = losses_table(subjects, baselines)
+    reach = tables(("Tokens to a loss", training.reach_table(subjects)))
+    held_out = tables(("", training.held_out_table(subjects)), ("By domain", training.domains_table(subjects)))
+    losses = training.losses_table(subjects, baselines)
     return [
-        Section("runs", "Runs", tables=tables(("", training.runs_table(subjects)), differing)),
-        Section(CURVES, "Loss", tables=tables(("Tokens to a loss", training.reach_table(subjects)))),
-        Section(
-            "held-out",
-            "Held-out text",
-            tables=tables(("", training.held_out_table(subjects)), ("By domain", training.domains_table(subjects))),
-        ),
-        *_evaluations(subjects, baselines),
-        Section("published", losses[1] if losses else "", tables=(("", losses[0]),) if losses else ()),
-        Section("environment", "Environment", tables=tables(("", _versions(subjects)))),
+        Section("runs", "Runs", tables(("", training.runs_table(subjects)), differing)),
+        Section("loss", "Loss", reach, tuple(draw_curves(subjects, plots)), CURVES_NOTE),
+        Section("held-out", "Held-out text", held_out),
+        *evaluations,
+        Section("published", losses[1], (("", losses[0]),)) if losses else Section("published", ""),
+        Section("layers", "Layers", tables(("", layers_table(subjects))), pictures=_pictures(subjects, plots)),
+        Section("environment", "Environment", tables(("", _versions(subjects)))),
     ]
 
 
-def _evaluations(subjects: Sequence[Subject], baselines: str) -> list[Section]:
-    sections: list[Section] = []
+def _evaluations(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[Section]:
+    found: list[Section] = []
     for suite in dict.fromkeys(suite for subject in subjects for suite in subject.evaluations):
         those = [subject for subject in subjects if suite in subject.evaluations]
         published = table_for(suite, those, baselines)
         tables: list[tuple[str, Table]] = [("", scores_table(suite, those, published))]
         if differences := differences_table(suite, those):
             tables.append(("Against the random start", differences))
-        sections.append(Section(f"suite-{len(sections)}", f"Evaluation: {suite}", tables=tuple(tables)))
-    return sections
+        key = f"suite-{len(found)}"
+        picture = draw_scores(suite, those, published, plots / key)
+        found.append(Section(key, f"Evaluation: {suite}", tuple(tables), (picture,)))
+    return found
 
 
-def _plot_note(plots: Sequence[Plot]) -> str:
-    note = "Strong: validation; faint: training, of which long curves are drawn as means of equal stretches."
-    if any(plot.name == "hours" for plot in plots):
-        note += " Time is taken as proportional to tokens, validation and saving included."
-    return note
-
-
-def _pictures(subjects: Sequence[Subject], folder: Path) -> list[Picture]:
+def _pictures(subjects: Sequence[Subject], folder: Path) -> tuple[Picture, ...]:
     pictures = []
     for number, subject in enumerate(subjects):
         for path in subject.figures:
@@ -120,7 +122,7 @@ def _pictures(subjects: Sequence[Subject], folder: Path) -> list[Picture]:
             content = base64.b64encode(path.read_bytes()).decode()
             uri = f"data:{TYPES[path.suffix]};base64,{content}"
             pictures.append(Picture(f"{subject.name}: {path.stem.replace('_', ' ')}", f"{PLOTS}/{name}", uri))
-    return pictures
+    return tuple(pictures)
 
 
 def _versions(subjects: Sequence[Subject]) -> Table | None:

@@ -24,6 +24,8 @@ class Subject:
     """By the name of their suite"""
     loss: Mapping[str, Any] | None
     """evaluation/loss.json"""
+    analysis: Mapping[str, Any] | None
+    """analysis/analysis.json"""
     figures: tuple[Path, ...]
     """Of analysis/"""
 
@@ -48,7 +50,7 @@ class Subject:
         inheritance = self._inheritance
         if not inheritance:
             return str(self.run.recipe.get("initial_checkpoint_dir") or "unknown")
-        source = Path(str((inheritance.get("source") or {}).get("folder") or "?")).name
+        source = (inheritance.get("source") or {}).get("name") or "an unnamed source"
         kind = str(inheritance.get("start") or "inherit").replace("inherit", "inherited")
         return f"{kind} from {source}"
 
@@ -116,14 +118,16 @@ def _read(folder: Path) -> Subject:
     results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("*.json"))]
     evaluations = {str(r["suite"]): r for r in results if r.get("kind") == "evaluation"}
     loss = next((r for r in results if r.get("kind") == "validation_loss"), None)
-    analysis = sorted((folder / "analysis").glob("*.svg")) or sorted((folder / "analysis").glob("*.png"))
+    figures = sorted((folder / "analysis").glob("*.svg")) or sorted((folder / "analysis").glob("*.png"))
+    numbers = folder / "analysis/analysis.json"
+    analysis = read_json(numbers, "analysis") if numbers.is_file() else None
     run = read_run(folder) if (folder / RUN_RECIPE).is_file() else None
-    if run is None and not (results or analysis):
+    if run is None and not (results or figures or analysis):
         raise InheritError(
             f"{folder} has neither {RUN_RECIPE} nor evaluation/ nor analysis/: there is nothing to report. Name the "
             "out_dir of a training run, or a checkpoint that `inheritune evaluate` was run on."
         )
-    return Subject(folder.name, folder, run, evaluations, loss, tuple(analysis))
+    return Subject(folder.name, folder, run, evaluations, loss, analysis, tuple(figures))
 
 
 def missing(subjects: Sequence[Subject]) -> list[str]:
@@ -139,7 +143,7 @@ def missing(subjects: Sequence[Subject]) -> list[str]:
             lines.append(f"{subject.name}: no loss on held-out tokens: inheritune evaluate {folder} --loss DATA_DIR")
         if not subject.evaluations:
             lines.append(f"{subject.name}: no scores: inheritune evaluate {folder} --suite low_data")
-        if not subject.figures:
+        if subject.analysis is None:
             lines.append(f"{subject.name}: no analysis of its layers: inheritune analyze {folder} --data DATA_DIR")
     if any(s.run for s in subjects) and not any(s.is_random for s in subjects):
         lines.append("No run with a random start is here, which the others would have to be compared with.")

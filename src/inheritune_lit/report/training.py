@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from inheritune_lit import published
 from inheritune_lit.commit import InheritError
 from inheritune_lit.curves import tokens_to_reach
 from inheritune_lit.evaluate import ValidationLoss
@@ -188,3 +189,37 @@ def domains_table(subjects: Sequence[Subject]) -> Table | None:
         found = (domains.get(name, {}) for name in names)
         rows.append(Row(subject.name, tuple(loss_cell(d.get("mean"), d.get("stderr")) for d in found)))
     return Table(heads("model", *names), tuple(rows), ("Held-out loss in nats per token, ± one standard error.",))
+
+
+def losses_table(subjects: Sequence[Subject], baselines: str) -> tuple[Table, str] | None:
+    """Published losses of GPT-2 for runs of GPT-2 to stand beside, and their title."""
+    wanted = any(s.is_gpt2 for s in subjects) if baselines == "auto" else "gpt2_losses" in baselines.split(",")
+    if not wanted:
+        return None
+    table = published.losses("gpt2_losses")
+    rows = tuple(
+        Row(
+            f"{run.size}, {run.start}",
+            (Cell(str(run.blocks or "–")), Cell(f"{run.steps // 1000}K"), Cell(f"{run.loss:.4f}"), Cell(run.data)),
+            is_ours=False,
+        )
+        for run in table.runs
+    )
+    ours = tuple(_loss_row(subject) for subject in subjects if subject.validation)
+    titles = tuple(map(Cell, ("size and start", "blocks", "steps", "validation loss", "data")))
+    notes = (
+        f"In nats per token. Published: {table.source}; {table.note}.",
+        "Losses on different data can't be compared.",
+    )
+    return Table(titles, rows + ours, notes), table.title
+
+
+def _loss_row(subject: Subject) -> Row:
+    steps, data = subject.receipt.get("steps"), subject.receipt.get("data") or {}
+    cells = (
+        Cell(str(subject.blocks or "–")),
+        Cell(f"{steps:,}" if steps else "–"),
+        Cell(f"{subject.validation[-1][1]:.4f}"),
+        Cell(str(data.get("path") or "–")),
+    )
+    return Row(subject.name, cells, subject.start)

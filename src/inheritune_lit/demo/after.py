@@ -1,0 +1,80 @@
+"""The demo's end: what one does with a trained model, each the command that a user would type."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from inheritune_lit.checkpoint import WEIGHTS, Weights, read_receipt
+from inheritune_lit.commit import InheritError, read_json, sha256_file
+from inheritune_lit.data.manifest import MANIFEST
+from inheritune_lit.demo.inputs import run_module
+from inheritune_lit.demo.stages import Paths
+from inheritune_lit.runs import MODEL
+from inheritune_lit.verify import check_files
+
+HELD_OUT = "hamlet.txt"
+QUESTIONS = 40
+WINDOWS, LENGTH = 8, 128  # 1,024 tokens, as every choice of blocks to keep costs a pass through the head
+
+
+def export(paths: Paths) -> bool:
+    """`inheritune export` of the trained inherited start; returns whether it was there, whole."""
+    run, out_dir = paths.run(inherited=True), exported(paths)
+    try:
+        receipt = read_receipt(out_dir)
+        check_files(out_dir, receipt["files"])
+        if receipt["source"]["fingerprint"] == Weights(run / MODEL / WEIGHTS).fingerprint():
+            return True
+    except (InheritError, KeyError, TypeError):
+        pass
+    overwrite = ["--overwrite"] if out_dir.exists() else []
+    names = ["--license", "apache-2.0", "--base_model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+    _inheritune("export", run, "--out_dir", out_dir, *names, *overwrite)
+    return False
+
+
+def exported(paths: Paths) -> Path:
+    return paths.out_dir / "exported" / paths.run(inherited=True).name
+
+
+def evaluate(paths: Paths) -> None:
+    """`inheritune evaluate` on questions made from the held-out play: the reference and both runs."""
+    from inheritune_lit.evaluate.cloze import write_cloze
+
+    questions = paths.out_dir / "questions"
+    write_cloze(paths.text / HELD_OUT, questions, QUESTIONS)
+    for subject in subjects(paths):
+        _inheritune("evaluate", subject, "--suite", "smoke", "--data_dir", questions)
+
+
+def analyze(paths: Paths) -> bool:
+    """`inheritune analyze` of the reference: which blocks would have been the ones to keep?"""
+    keep = len(paths.blocks)
+    try:
+        found = read_json(paths.reference / "analysis" / "analysis.json", "analysis")
+        same = {
+            "fingerprint": found["model"]["fingerprint"] == Weights(paths.reference / WEIGHTS).fingerprint(),
+            "data": found["data"]["manifest_sha256"] == sha256_file(paths.tokens / MANIFEST),
+            "keep": found["keep"]["n"] == keep,
+        }
+        if all(same.values()):
+            return True
+    except (InheritError, OSError, KeyError, TypeError):
+        pass
+    sizes = ["--windows", WINDOWS, "--max_seq_length", LENGTH]
+    _inheritune("analyze", paths.reference, "--data", paths.tokens, "--keep", keep, *sizes)
+    return False
+
+
+def report(paths: Paths) -> Path:
+    """`inheritune report` about the reference and both runs; returns the page."""
+    out_dir = paths.out_dir / "report"
+    _inheritune("report", *subjects(paths), "--out_dir", out_dir)
+    return out_dir / "report.html"
+
+
+def subjects(paths: Paths) -> Sequence[Path]:
+    return [paths.run(inherited=True), paths.run(inherited=False), paths.reference]
+
+
+def _inheritune(command: str, *arguments: object) -> None:
+    run_module("inheritune_lit", command, *map(str, arguments), name="inheritune")

@@ -1,0 +1,147 @@
+"""A launch's parts without litGPT's training: what it prints, the process around it, its schedule."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litgpt.args import TrainArgs
+from litgpt.pretrain import get_lr
+
+from inheritune_lit.commit import _locked
+from inheritune_lit.launch import Progress, process
+from inheritune_lit.launch.command import saving_advice
+from inheritune_lit.launch.process import Terminated, listen
+from inheritune_lit.launch.schedule import schedule
+from inheritune_lit.launch.watch import Diverged, Watch
+
+
+def line(step: int, loss: float | str, validation: str = "n/a") -> str:
+    return f"Epoch 1 | iter {2 * step} step {step} | loss train: {loss}, val: {validation} | iter time: 1.0 ms (step)"
+
+
+def test_watch_reads_litgpts_lines() -> None:
+    watch = Watch(100, stall_least=5.0)
+    first = watch.line(line(1, 5.0, "6.500"), 10.0)
+    assert (first, watch.untrained) == (Progress(1, 100, 5.0, 6.5, None), 6.5)
+    for step in range(2, 12):
+        progress = watch.line(line(step, 5.0), 9.0 + step)
+    assert progress == Progress(11, 100, 5.0, 6.5, 89.0)
+    assert watch.line("iter 22: val loss 4.2500, val time: 3.0 ms", 100.0) is None
+    after = watch.line(line(12, 5.0), 110.0)  # a validation is no step's time
+    assert after == Progress(12, 100, 5.0, 4.25, 88.0)
+    assert watch.stalled(119.9) is None
+    assert "No step for 10 s since step 12; they took 1.00 s" in str(watch.stalled(120.1))
+    assert watch.stalled(130) is None, "said once"
+    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 14, 3.100 above the median of the 12") as info:
+        watch.line(line(14, 8.1), 121.0)
+    assert (info.value.first, info.value.last) == (13, 14)
+    for loss in ("nan", "inf"):
+        with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
+            Watch(100).line(line(1, loss), 0.0)
+    assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0) is not None
+
+
+def test_how_often_to_save() -> None:
+    progress = Progress(100, 1100, 3.0, None, 36000.0)  # 36 s a step
+    assert saving_advice(progress, 50, 30) is None
+    assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
+    assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+@pytest.mark.parametrize("gpus", [1, 2, 4])
+@pytest.mark.parametrize("warmup", [{"lr_warmup_steps": 5}, {"lr_warmup_steps": None, "lr_warmup_fraction": 0.1}])
+def test_schedule_is_litgpts_and_stays_when_counters_change(
+    micro_batch: int, gpus: int, warmup: dict[str, Any]
+) -> None:
+    settings = {"global_batch_size": 16, "micro_batch_size": micro_batch, "max_tokens": 50 * 16 * 8 + 40} | warmup
+    train_args, loader = TrainArgs(**settings), range(1000 // (micro_batch * gpus))
+    ours = schedule(settings, gpus, 8, loader_windows=1000)
+    assert ours.accumulation == train_args.gradient_accumulation_iters(gpus)
+    assert ours.max_iters == settings["max_tokens"] // gpus // (micro_batch * 8)
+    assert ours.warmup_iters == train_args.warmup_iters(gpus, 1, ours.max_iters, loader)
+    for accumulation in (1, 3, 8):
+        for step in range(50):
+            before, now = (step + 1) * ours.accumulation - 1, (step + 1) * accumulation - 1
+            rate = ours.learning_rate(get_lr, 3e-4, now, accumulation, 1e-5)
+            assert rate == get_lr(3e-4, before, ours.warmup_iters, ours.max_iters, 1e-5)
+
+
+def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progress], list[str]]:
+    """The exit code of a shell command, its progress, and what was said of its standing still."""
+    progress: list[Progress] = []
+    quiet: list[str] = []
+    with _locked(folder / "run") as lock:
+        code = listen(
+            ["bash", "-c", command],
+            folder / "log",
+            Watch(100, stall_least=0.1),
+            environment={"ANSWER": "42"},
+            lock=lock,
+            on_progress=progress.append,
+            on_line=lambda text: None,
+            on_quiet=quiet.append,
+            **{"grace": 30.0} | options,
+        )
+    return code, progress, quiet
+
+
+def test_a_process_is_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TICK", 0.05)
+    lines = "; ".join(f"echo '{line(step, 3.0)}'" for step in range(1, 13))
+    code, progress, quiet = heard(f"{lines}; echo $ANSWER >&2; sleep 1.5; exit 7", tmp_path)
+    assert (code, [p.step for p in progress]) == (7, list(range(1, 13)))
+    assert [" s since step 12; they took " in message for message in quiet] == [True]
+    assert (tmp_path / "log").read_text().endswith("\n42\n")
+    assert heard("kill -9 $$", tmp_path)[0] == -9
+
+
+def test_what_goes_wrong_ends_the_process(tmp_path: Path) -> None:
+    with pytest.raises(Diverged):
+        heard(f"echo $$ > pid; echo '{line(1, 'nan')}'; sleep 60".replace("pid", str(tmp_path / "pid")), tmp_path)
+    assert not is_alive(tmp_path / "pid")
+
+
+def test_sigterm_lets_the_training_save(tmp_path: Path) -> None:
+    command = f"trap 'echo saved > {tmp_path}/saved; exit 143' TERM; kill -TERM {os.getpid()}; sleep 60 & wait"
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Terminated, match="Stopped by SIGTERM"):
+        heard(command, tmp_path)
+    assert (tmp_path / "saved").read_text() == "saved\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+    started = time.monotonic()
+    with pytest.raises(Terminated):  # one that does not listen
+        heard(f"trap '' TERM; kill -TERM {os.getpid()}; while true; do sleep 0.1; done", tmp_path, grace=0.2)
+    assert time.monotonic() - started < 30
+
+
+LAUNCHER = """
+from pathlib import Path
+from inheritune_lit.launch.process import listen
+from inheritune_lit.launch.watch import Watch
+command, log, ignore = ["bash", "-c", "echo $$ > {0}/pid; sleep 600"], Path("{0}/log"), lambda heard: None
+listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore, grace=1)
+"""
+
+
+def test_killing_the_launcher_kills_the_training(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER.format(tmp_path)]) as launcher:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert launcher.poll() is None
+            time.sleep(0.01)
+        assert is_alive(tmp_path / "pid")
+        launcher.kill()
+    deadline = time.monotonic() + 10
+    while is_alive(tmp_path / "pid"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_alive(pid: Path) -> bool:
+    state = Path(f"/proc/{pid.read_text().strip()}/status")
+    return state.exists() and "State:\tZ" not in state.read_text()
