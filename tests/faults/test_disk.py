@@ -44,7 +44,7 @@ def test_surgery(llama: Path, tmp_path: Path, fault: Fault, monkeypatch: pytest.
 
 
 @needs_mount
-def test_prepare(tmp_path: Path, fault: Fault) -> None:
+def test_prepare(tmp_path: Path, fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
     """Finished tasks are kept; with more room, the same command goes on to the same bytes as on a large disk."""
     tokenizer, text = write_bpe(tmp_path / "bpe"), tmp_path / "text"
     text.mkdir()
@@ -57,14 +57,19 @@ def test_prepare(tmp_path: Path, fault: Fault) -> None:
             (text / f"{i}.jsonl").write_text("".join(lines))
         with fault(disk.path / "tokens", text), pytest.raises(InheritError, match="No room for"):
             prepare(str(text), out_dir=disk.path / "tokens", overwrite=True, **options)
+        # what is done, on another disk
+        shutil.copytree(disk.path / ".tokens.staging", tmp_path / "elsewhere/.tokens.staging")
+        prepare(str(text), out_dir=tmp_path / "elsewhere/tokens", **options)
+        assert "Resuming: " in capsys.readouterr().out
         disk.grow(10_000)
         shutil.rmtree(disk.path / "tokens")
         prepare(str(text), out_dir=disk.path / "tokens", **options)  # goes on in the staging folder
         prepare(str(text), out_dir=tmp_path / "large", **options)
         shards = [
             {file.relative_to(folder): data for file, data in contents(folder).items() if file.suffix != ".json"}
-            for folder in (disk.path / "tokens", tmp_path / "large")
+            for folder in (disk.path / "tokens", tmp_path / "large", tmp_path / "elsewhere/tokens")
         ]
+    assert shards[0] == shards[2]
     assert shards[0] == shards[1]
     assert len(shards[0]) >= 12
 
