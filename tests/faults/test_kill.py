@@ -226,9 +226,7 @@ def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
 @pytest.mark.parametrize("kills", [pytest.param(5, marks=faults_long)])
 def test_growth(tmp_path: Path, fault: Fault, kills: int) -> None:
     """Killed in the reference, in surgery, in a target or while losses are measured; ends with the same losses."""
-    recipe = make_recipe(tmp_path, steps=60)
-    recipe |= {"initial_checkpoint_dir": None}
-    recipe["model_config"] |= {"n_layer": 4}
+    recipe = make_recipe(tmp_path, steps=60, layers=4) | {"initial_checkpoint_dir": None}
     (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
     options = ["--compile=false", "--start_layers=2", "--max_layers=2"]
     command = inheritune("grow", tmp_path / "recipe.yaml", "--out_dir")
