@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
+from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
 
 
 def test_appears_whole(tmp_path: Path) -> None:
@@ -113,3 +113,13 @@ def test_json_errors_name_the_file(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+@pytest.mark.parametrize("out_dir", ["run", "run/model", "run/../run", "link"])
+def test_what_is_read_is_never_replaced(out_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "run/model").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("run")
+    with pytest.raises(InheritError, match=r"would replace .*run/model, which is read"):
+        refuse_to_replace(tmp_path / out_dir, tmp_path / "other", tmp_path / "run/model")
+    refuse_to_replace(tmp_path / "run/model/export", tmp_path / "run/model")
+    refuse_to_replace(tmp_path / "runs", tmp_path / "run/model")

@@ -519,6 +519,19 @@ def test_the_card_calls_unknown_what_is_unknown(target: Path, tmp_path: Path, in
     assert "base_model" not in card
 
 
+def test_the_card_of_converted_weights_claims_no_inheriting(
+    target: Path, tmp_path: Path, in_this_process: None
+) -> None:
+    receipt = {"format": 1, "kind": "conversion", "source": {"name": "gpt2-medium"}, "files": {}}
+    (target / "inheritance.json").write_text(json.dumps(receipt))
+    export_checkpoint(target, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "No training of these weights is on record.**\n" in card
+    assert "| reference | `gpt2-medium` |" in card
+    assert "Inheritune" not in card
+    assert "not a model to use" not in card
+
+
 def test_the_card_does_not_describe_data_prepared_since(run: Path, tmp_path: Path, in_this_process: None) -> None:
     path = tmp_path / "tokens/manifest.json"
     path.write_text(path.read_text() + "\n")
@@ -538,7 +551,28 @@ def test_a_half_written_result_is_named(run: Path, tmp_path: Path, in_this_proce
         export_checkpoint(run, tmp_path / "out")
 
 
+def test_what_a_killed_evaluation_left_is_no_result(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    (run / "evaluation/.low_data.json").write_text('{"format": 1, "ki')
+    export_checkpoint(run, tmp_path / "out")
+    assert "| piqa |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_single_question_has_no_standard_error(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    path = run / "evaluation/low_data.json"
+    result = json.loads(path.read_text())
+    result["tasks"]["piqa"] |= {"stderr": None, "samples": 1}
+    path.write_text(json.dumps(result))
+    export_checkpoint(run, tmp_path / "out")
+    assert "| piqa | acc | 51.25 | unknown | 0 | 1 |" in (tmp_path / "out/README.md").read_text()
+
+
 def test_a_random_start_inherited_nothing(run: Path, tmp_path: Path, in_this_process: None) -> None:
     edit(run / "run.json", start={"fingerprint": "random", "inheritance": None})
     assert export_checkpoint(run, tmp_path / "out")["inheritance"] is None
     assert "Nothing: training began with random weights." in (tmp_path / "out/README.md").read_text()
+
+
+def test_an_export_does_not_replace_what_it_is_made_from(target: Path) -> None:
+    with pytest.raises(InheritError, match="would replace"):
+        export_checkpoint(target, target, overwrite=True)
+    assert (target / "lit_model.pth").is_file()

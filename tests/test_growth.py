@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,14 +22,13 @@ from matplotlib.image import imread
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import WEIGHTS, load_config
 from inheritune_lit.commit import InheritError, read_json, write_json
-from inheritune_lit.evaluate import ValidationLoss
+from inheritune_lit.evaluate import ValidationLoss, all_windows
 from inheritune_lit.figure import spread
 from inheritune_lit.growth import grow, measure, stages, view
 from inheritune_lit.growth import run as growth_run
 from inheritune_lit.growth.decision import decide, next_blocks
 from inheritune_lit.growth.demo import train_tokenizer
 from inheritune_lit.growth.ledger import Ledger
-from inheritune_lit.growth.measure import all_windows
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import load_model
 
@@ -280,6 +280,17 @@ def test_shorter_config_slices_what_is_per_layer(tmp_path: Path) -> None:
     config = asdict(load_config(make_checkpoint(tmp_path / "gemma", "gemma")))
     cut = stages.shorter(config, 4)
     assert cut == {**config, "n_layer": 4, "sliding_window_indices": [1, 1, 0, 1], "rope_indices": [1, 1, 0, 1]}
+
+
+def test_mistakes_are_named_before_anything_is_trained(inputs: Path, tmp_path: Path) -> None:
+    recipe = (inputs / "recipe.yaml").read_text()
+    (tmp_path / "typo.yaml").write_text(recipe.replace("n_layer:", "n_layerr: 3\n  n_layer:"))
+    (tmp_path / "words.yaml").write_text(re.sub("max_tokens: .*", "max_tokens: many", recipe))
+    for name, what in {"typo": "n_layerr", "words": "train.max_tokens"}.items():
+        with pytest.raises(InheritError, match=rf"{name}\.yaml: 1 error(?s:.*){what}"):
+            grow(tmp_path / f"{name}.yaml", out_dir=tmp_path / "out")
+    with pytest.raises(InheritError, match="--steps 0: expected 1 or more"):
+        grow(inputs / "recipe.yaml", out_dir=tmp_path / "out", steps=0)
 
 
 def test_every_window_is_measured(inputs: Path, tmp_path: Path) -> None:

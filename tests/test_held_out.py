@@ -123,3 +123,7 @@ def test_errors(checkpoint: Path, tokens: Path, tmp_path: Path) -> None:
         evaluate(str(tmp_path / "hf"), loss=tokens)
     with pytest.raises(InheritError, match="--batch_size is many, expected auto or a number"):
         evaluate(str(checkpoint), loss=tokens, batch_size="many")
+    for asked, said in (({"tasks": "piqua"}, "has no task piqua"), ({"suite": "low"}, "No suite low")):
+        with pytest.raises(InheritError, match=said):
+            evaluate(str(checkpoint), loss=tokens, out_dir=tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists(), "known before anything is measured"

@@ -4,6 +4,7 @@ import csv
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +18,11 @@ from conftest import make_checkpoint, make_tokenizer, make_tokens
 from test_watch import line
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
-from inheritune_lit.commit import InheritError, _locked
+from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, record, resume, train
+from inheritune_lit.launch import Options, Progress, child, record, resume, train
 from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
@@ -255,12 +256,85 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "ORPHAN", 0.3)
-    with _locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
+    with locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")
     with pytest.raises(InheritError, match="holds something that `inheritune pretrain` did not write"):
         train(recipe, tmp_path / "run")
     assert (tmp_path / "run/thesis.txt").read_text() == "mine"
+
+
+def test_what_is_set_aside_has_a_place_of_its_own(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "recipe.yaml").write_text(f"{number}")
+        record.set_aside(tmp_path)
+    shutil.rmtree(tmp_path / ".before-1")
+    (tmp_path / "recipe.yaml").write_text("3")
+    record.set_aside(tmp_path)
+    assert {f.name: (f / "recipe.yaml").read_text() for f in tmp_path.iterdir()} == {".before-2": "2", ".before-3": "3"}
+
+
+def test_what_to_give_again_does_not_begin_anew(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["inheritune", "pretrain", "r.yaml", "--restart", "--devices", "1"])
+    with pytest.raises(InheritError, match=r"inheritune pretrain r\.yaml --devices 1$"):
+        train(recipe, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+
+
+def test_a_launcher_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InheritError, match=r"Can't start no-such-srun .*Is --launcher right\?"):
+        train(recipe, tmp_path / "run", options=Options(launcher=("no-such-srun",)))
+
+
+def test_a_damaged_record_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InheritError, match="failed with exit code 1"):
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+    path = tmp_path / "run/launch.json"
+    good = path.read_text()
+    for key in ("recipe", "start", "data", "launches", "schedule", "fingerprint", "manifest_sha256"):
+        path.write_text(good.replace(f'"{key}":', '"kez":'))
+        with pytest.raises(InheritError, match=r"launch\.json is damaged: expected the recipe"):
+            train(recipe, tmp_path / "run")
+
+
+class Rank:
+    """What Stoppable asks of Fabric, on one device."""
+
+    world_size = 1
+
+    def print(self, *_: object, **__: object) -> None: ...
+
+    def barrier(self) -> None: ...
+
+
+@pytest.mark.parametrize(("begun_at", "done", "saved"), [(0, 0, False), (6, 6, False), (0, 6, True), (6, 8, True)])
+def test_a_signal_before_the_first_step_saves_nothing(
+    begun_at: int, done: int, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """step-00000000 is no checkpoint that a run can go on from, and a resumed one is there already."""
+    paths: list[Path] = []
+    monkeypatch.setattr("litgpt.pretrain.save_checkpoint", lambda fabric, state, tokenizer, path: paths.append(path))
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    state = {"iter_num": begun_at, "step_count": begun_at // 2}
+    loaders = {f"{split}_dataloader": torch.utils.data.DataLoader(range(20)) for split in ("train", "val")}
+    rest: dict[str, Any] = {"state": state, "fabric": Rank(), "out_dir": tmp_path, "tokenizer_dir": None}
+    loader = child.Stoppable(loaders | rest, iterations=2)
+    if begun_at == done:
+        loader._ask(signal.SIGTERM, None)
+
+    def fit() -> None:
+        for _ in loader:
+            state.update(iter_num=state["iter_num"] + 1, step_count=(state["iter_num"] + 1) // 2)
+            if state["iter_num"] == done:
+                loader._ask(signal.SIGTERM, None)
+            assert state["iter_num"] <= done, "it went on"
+
+    with pytest.raises(SystemExit) as ended:
+        fit()
+    assert ended.value.code == 143
+    assert paths == [tmp_path / f"step-{done // 2:08d}" / "lit_model.pth"] * saved
 
 
 def test_what_makes_a_checkpoint_unusable(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
@@ -327,7 +401,11 @@ def test_which_checkpoints_stay(whole: Path, tmp_path: Path, capsys: pytest.Capt
     def torn(folder: Path) -> None:
         raise InheritError("torn")
 
+    (run / "step-mine").mkdir()
+    (run / ".removed-step-00000004").mkdir()
     tidy(run, 1, None, torn)
+    assert not (run / ".removed-step-00000004").exists(), "what a killed launch left"
+    (run / "step-mine").rmdir()
     assert "A checkpoint is not whole, and all stay: torn" in capsys.readouterr().out
     assert len(list(run.glob("step-*"))) == 3
     tidy(run, 1, 8, lambda folder: None)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.commit import InheritError, _locked, write_json
+from inheritune_lit.commit import InheritError, locked, write_json
 from inheritune_lit.launch import preflight as checks
 from inheritune_lit.launch import record
 from inheritune_lit.launch.command import pretrain
@@ -114,6 +115,14 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     assert "leave 11 checkpoints" in finding.problem
     assert "Pass --keep_last 2" in finding.fix
     assert found(recipe, tmp_path, keep_last=2) == {}
+    old = tmp_path / "out/.before-1/step-00000002/lit_model.pth"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(bytes(40 * 2**20))
+    assert checks.there_already(tmp_path / "out", restart=False) == 0, "an earlier run's stay where they are"
+    old.parent.rename(tmp_path / "out/step-00000002")
+    assert checks.there_already(tmp_path / "out", restart=False) == 40 * 2**20
+    assert checks.there_already(tmp_path / "out", restart=True) == 0, "they are set aside, and stay"
+    shutil.rmtree(tmp_path / "out")
     assert found(never, tmp_path)["train.save_interval"].severity == "warning", "one checkpoint has room"
     small = Path(tempfile.gettempdir())
     usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
@@ -137,7 +146,7 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     monkeypatch.setattr(record, "ORPHAN", 0.1)
-    with _locked(run):
+    with locked(run):
         assert "is in use: another launch" in found(recipe, tmp_path, run=run)["out_dir"].problem
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
     write_json(run / "launch.json", {"recipe": other})
@@ -230,7 +239,8 @@ def test_slurm_script_under_a_fake_slurm(tmp_path: Path) -> None:
     first, saved, requeued = (tmp_path / "calls").read_text().splitlines()
     assert "pretrain" in first
     assert first.endswith(
-        "--devices 8 --nodes 2 --launcher srun --kill-on-bad-exit=1 --save_on_signal --grace 270 --keep_last 2"
+        "--devices 8 --nodes 2 --launcher srun --kill-on-bad-exit=1 --cpus-per-task=4 --save_on_signal --grace 270 "
+        "--keep_last 2"
     )
     assert saved == "saved"
     assert requeued == f"{tmp_path}/scontrol requeue 77"
@@ -239,6 +249,13 @@ def test_slurm_script_under_a_fake_slurm(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "does not make whole micro-batches of 2 on 21 GPUs" in done.stderr
+
+
+def test_arguments_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InheritError, match="--launcher 'srun \"' is no command: No closing quotation"):
+        pretrain(tmp_path / "recipe.yaml", launcher='srun "')
+    with pytest.raises(InheritError, match="--devices 0: expected 1 or more"):
+        pretrain(tmp_path / "recipe.yaml", devices=0)
 
 
 def test_no_such_cluster() -> None:

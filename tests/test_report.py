@@ -412,7 +412,19 @@ def test_a_model_that_was_only_evaluated(runs: list[Path], tmp_path: Path) -> No
     reference = evaluate(tmp_path / "open_llama_3b", suite="low_data")
     evaluate(runs[0])
     report([runs[0], reference], out_dir=tmp_path / "report")
-    assert "| open\\_llama\\_3b (not trained here) |" in (tmp_path / "report/report.md").read_text()
+    assert "| open\\_llama\\_3b (no run on record) |" in (tmp_path / "report/report.md").read_text()
+
+
+def test_what_a_killed_evaluation_left_is_no_result(runs: list[Path]) -> None:
+    evaluate(runs[0])
+    (runs[0] / "evaluation/.low_data.json").write_text('{"format": 1, "ki')
+    assert list(read_subjects(runs)[0].evaluations) == ["low_data"]
+
+
+def test_a_report_does_not_replace_a_run(runs: list[Path]) -> None:
+    with pytest.raises(InheritError, match="would replace"):
+        report(runs, out_dir=runs[0], overwrite=True)
+    assert (runs[0] / "recipe.yaml").is_file()
 
 
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:

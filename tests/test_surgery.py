@@ -268,7 +268,7 @@ def test_existing_output_is_kept_unless_overwritten(llama: Path, tmp_path: Path)
     assert not (target / "precious").exists()
     verify(target)
     assert [p.name for p in tmp_path.iterdir()] == ["target"]
-    with pytest.raises(InheritError, match="is the source"):
+    with pytest.raises(InheritError, match="would replace"):
         surgery(target, layers="1", out_dir=target, overwrite=True)
 
 

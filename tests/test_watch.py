@@ -12,7 +12,7 @@ import pytest
 from litgpt.args import TrainArgs
 from litgpt.pretrain import get_lr
 
-from inheritune_lit.commit import _locked
+from inheritune_lit.commit import locked
 from inheritune_lit.launch import Progress, process
 from inheritune_lit.launch.command import saving_advice
 from inheritune_lit.launch.process import Terminated, listen
@@ -76,7 +76,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
     """The exit code of a shell command, its progress, and what was said of its standing still."""
     progress: list[Progress] = []
     quiet: list[str] = []
-    with _locked(folder / "run") as lock:
+    with locked(folder / "run") as lock:
         code = listen(
             ["bash", "-c", command],
             folder / "log",

@@ -129,7 +129,7 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "code": lambda value: "unknown" if value is None else f"`{value}`",
     "number": _number,
     "loss": lambda value: "unknown" if value is None else f"{value + 0:.4f}",
-    "percent": lambda value: f"{100 * value:.2f}",
+    "percent": lambda value: "unknown" if value is None else f"{100 * value:.2f}",
     "small": lambda value: f"{value:.1e}",
     "blocks": _blocks,
     "command": lambda command: re.sub(r"^__main__\.py ", "inheritune ", command),  # of python -m inheritune_lit

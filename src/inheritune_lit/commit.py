@@ -37,7 +37,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
     if folder.is_symlink():
         raise InheritError(f"{folder} is a link, and what it leads to would be emptied. Remove it.")
-    with _locked(folder):
+    with locked(folder):
         if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)
         if os.path.lexists(out_dir) and not overwrite:
@@ -62,8 +62,19 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
             raise
 
 
+def refuse_to_replace(out_dir: Path, *sources: Path) -> None:
+    """What a command reads may not be what it replaces, not even with --overwrite.
+
+    Raises:
+        InheritError: `out_dir` is one of the folders, or holds one.
+    """
+    for source in sources:
+        if Path(out_dir).resolve() in (source.resolve(), *source.resolve().parents):
+            raise InheritError(f"--out_dir {out_dir} would replace {source}, which is read. Choose another folder.")
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies.
 
     Yields the lock's descriptor: a child process that inherits it holds the lock too, for as long as it lives.

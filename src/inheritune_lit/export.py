@@ -24,7 +24,7 @@ from inheritune_lit.checkpoint import (
     read_receipt,
     versions,
 )
-from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
+from inheritune_lit.commit import InheritError, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.hugging_face import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
 from inheritune_lit.lineage import Lineage, read_lineage
 from inheritune_lit.parity import check_export
@@ -94,6 +94,7 @@ def export_checkpoint(
         InheritError: the checkpoint or its config.json is not what it should be, or what was written is not.
     """
     checkpoint = find_checkpoint(checkpoint)
+    refuse_to_replace(out_dir, checkpoint)
     config, weights, hf_config = open_checkpoint(checkpoint)
     lineage = read_lineage(checkpoint)
     check_tokenizer(checkpoint, config, lineage)

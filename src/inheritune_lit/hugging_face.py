@@ -60,7 +60,7 @@ def convert(checkpoint: Path, config: "Config", weights: Weights, scratch: Path)
     """The checkpoint's tensors under Hugging Face's names; litGPT's converter needs a folder `scratch` for a file.
 
     Raises:
-        InheritError: litGPT's converter does not know the architecture,.
+        InheritError: litGPT's converter does not know the architecture.
     """
     if gpt2.is_gpt2(config):
         return gpt2.to_hugging_face(weights, config)[0]

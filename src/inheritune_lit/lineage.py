@@ -61,7 +61,10 @@ def read_lineage(checkpoint: Path) -> Lineage:
     start, random = _start(recipe, receipt, run)
     fingerprint = Weights(checkpoint / WEIGHTS).fingerprint()
     places = (folder if in_run else checkpoint, checkpoint)
-    found = {path: read_json(path, "results") for place in places for path in sorted(place.glob("evaluation/*.json"))}
+    # [!.]: not what an evaluation that was killed left half written
+    found = {
+        path: read_json(path, "results") for place in places for path in sorted(place.glob("evaluation/[!.]*.json"))
+    }
     return Lineage(
         name=folder.name if in_run else checkpoint.resolve().name,
         run=run,

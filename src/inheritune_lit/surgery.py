@@ -14,7 +14,7 @@ from typing import Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
-from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
+from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.origin import summary
 from inheritune_lit.starts import Head, Start, start_hf_config
 from inheritune_lit.stream import copy_tensors
@@ -66,8 +66,7 @@ def surgery(
     print(plan)
     if dry_run:
         return
-    if Path(out_dir).resolve() in [folder.resolve() for folder in folders]:
-        raise InheritError(f"--out_dir {out_dir} is the source or the trained target. Choose another folder.")
+    refuse_to_replace(Path(out_dir), *folders)
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         free = shutil.disk_usage(folder).free
         if free < plan.bytes:

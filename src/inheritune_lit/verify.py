@@ -58,7 +58,8 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
         InheritError: they differ, or this is no parent of it.
     """
     if "blocks" not in receipt:
-        raise InheritError(f"{folder} was not made by surgery, but by {receipt.get('command')}: drop --source.")
+        made = receipt.get("command") or f"a {receipt.get('kind')}"
+        raise InheritError(f"{folder} was not made by surgery, but by {made}: drop --source.")
     read_json(folder / RECEIPT, "receipt", ("source", "origins", "start"))
     target, reference = Weights(folder / WEIGHTS), Weights(source / WEIGHTS)
     check_names_and_shapes(target, load_config(folder), folder)

@@ -16,7 +16,7 @@ from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN, trainings
-from inheritune_lit.commit import InheritError, _locked
+from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.growth import grow
 from inheritune_lit.launch import train, training
 from inheritune_lit.surgery import surgery
@@ -47,7 +47,7 @@ def test_two_surgeries_into_one_folder(llama: Path, tmp_path: Path, fault: Fault
 
 def test_two_growths_into_one_folder(tmp_path: Path, fault: Fault) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.dump(make_recipe(tmp_path, 4)))
-    with _locked(tmp_path / "out"), fault(tmp_path / "tokens"):
+    with locked(tmp_path / "out"), fault(tmp_path / "tokens"):
         with pytest.raises(InheritError, match="Another process is writing"):
             grow(tmp_path / "recipe.yaml", out_dir=tmp_path / "out", start_layers=1)
         assert list((tmp_path / "out").iterdir()) == []

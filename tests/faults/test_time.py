@@ -14,7 +14,7 @@ from faults.conftest import Fault
 from faults.injecting import ended
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN
-from inheritune_lit.commit import _locked
+from inheritune_lit.commit import locked
 from inheritune_lit.launch import train
 from inheritune_lit.launch.process import listen
 from inheritune_lit.launch.watch import Watch
@@ -39,7 +39,7 @@ def test_stall_is_told_by_a_clock_that_does_not_jump(
     script = f"import time\nfor i in range(1, 31): print({line!r}.format(i), flush=True); time.sleep(0.02)\n"
     said: list[str] = []
     for seconds, expected in ((0, 0), (4, 1)):
-        with fault(), _locked(tmp_path / "run") as lock:
+        with fault(), locked(tmp_path / "run") as lock:
             code = listen(
                 [sys.executable, "-c", f"{script}time.sleep({seconds})"],
                 *(tmp_path / "log", Watch(30)),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from inheritune_lit.text_table import columns
+
 
 def table(analysis: dict[str, Any]) -> str:
     """A row for each block: the loss of all up to it, and what it does; then the best blocks to keep, if asked for."""
@@ -23,9 +25,6 @@ def table(analysis: dict[str, Any]) -> str:
         )
         for depth, block in zip(analysis["depths"], analysis["blocks"], strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [heads, tuple("─" * width for width in widths), *rows]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     notes = (
         "",
         f"{model['name']} ({model['n_layer']} blocks) on {analysis['windows']} validation windows of "
@@ -35,7 +34,7 @@ def table(analysis: dict[str, Any]) -> str:
         f"head, on {analysis['attention_sequences']} sequences. cosine: of a block's input and output; change: norm of "
         "what it adds / of its input.",
     )
-    return "\n".join([*text, *notes, *_kept(analysis)])
+    return "\n".join([*columns(heads, rows, left=0), *notes, *_kept(analysis)])
 
 
 def _kept(analysis: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from inheritune_lit.commit import InheritError, write_json
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.data.shards import read_record
+from inheritune_lit.text_table import aligned
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -101,10 +102,7 @@ def print_table(manifest: Manifest) -> None:
             wanted = f"{sampled[entry['domain']]['wanted']:,}" if sampled and split == "train" else ""
             row = (entry["domain"], split, f"{entry['documents']:,}", f"{entry['tokens']:,}")
             rows.append((*row, wanted) if sampled else row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for name, split, *numbers in rows:
-        shown = [f"{n:>{width}}" for n, width in zip(numbers, widths[2:], strict=True)]
-        print("  ".join([f"{name:<{widths[0]}}", f"{split:<{widths[1]}}", *shown]).rstrip())
+    print("\n".join(aligned(rows, left=2)))
     for domain, entry in sampled.items():
         if "available" in entry:
             epochs, tokens = entry["got"] / entry["available"], entry["available"]

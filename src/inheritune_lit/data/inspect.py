@@ -4,12 +4,12 @@ Importing this module imports none of the heavy libraries: `--help` answers at o
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.manifest import TOKEN_BYTES, Manifest
+from inheritune_lit.text_table import aligned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,16 +67,7 @@ def _print_domains(manifest: Manifest) -> None:
             )
             for entry in entries
         ]
-    _print_table(rows)
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    print()
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    print("", *aligned(rows), sep="\n")
 
 
 def document_lengths(manifest: Manifest, split: str) -> "np.ndarray":
@@ -142,7 +133,7 @@ def _print_order(manifest: Manifest, steps: int, global_batch_size: int, max_seq
     for entry in manifest.content["splits"]["train"]:
         shares = [f"{column[entry['domain']]:.2%}" for column in columns]
         rows.append((entry["domain"], *shares, f"{entry['tokens'] / total:.2%}"))
-    _print_table(rows)
+    print("", *aligned(rows), sep="\n")
 
 
 def _print_samples(manifest: Manifest, tokenizer_dir: Path, samples: int, seed: int) -> None:

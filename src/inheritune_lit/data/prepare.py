@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import __version__
-from inheritune_lit.commit import InheritError, read_json, staging, write_json_whole
+from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, staging, write_json_whole
 from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
 from inheritune_lit.data.settings import check_numbers, check_split, command, make_budget
 
@@ -82,6 +82,7 @@ def prepare(
     """
     out_dir, tokenizer_dir = Path(out_dir), Path(tokenizer_dir)
     check_numbers(val_share, tasks, workers, max_bad_share)
+    refuse_to_replace(out_dir, tokenizer_dir, *([] if "://" in str(input_dir) else [Path(input_dir)]))
     from inheritune_lit.data.cluster import Submitted
     from inheritune_lit.data.encoding import open_tokenizer
     from inheritune_lit.data.passes import Job

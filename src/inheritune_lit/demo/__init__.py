@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import InheritError, _locked, write_json
+from inheritune_lit.commit import InheritError, locked, write_json
 from inheritune_lit.demo import after
 from inheritune_lit.demo.inputs import convert, fetch, write_text
 from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surgery, train
@@ -46,7 +46,7 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
         reused = " (was there already)" if stages[name]["reused"] else ""
         print(f"      {stages[name]['seconds']:.0f} s{reused}", flush=True)
 
-    with _locked(paths.out_dir):
+    with locked(paths.out_dir):
         with stage("Fetch the model and the text") as done:
             done["reused"] = fetch(paths.downloads)
             write_text(paths.downloads, paths.text)

@@ -4,13 +4,13 @@ import os
 import platform
 import textwrap
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from inheritune_lit.checkpoint import versions
 from inheritune_lit.curves import Curve, tokens_to_reach
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs import read_run
+from inheritune_lit.text_table import columns
 
 
 def verdict(inherited: Curve, random: Curve) -> str:
@@ -119,17 +119,7 @@ def table(results: dict[str, Any]) -> str:
         f"{difference['standard_error']:.3f} nats.",
         *textwrap.wrap(results["verdict"], 110),
     )
-    return "\n".join([*_columns(heads, rows), "", *notes])
-
-
-def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    lines = [heads, ["─" * width for width in widths], *rows]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
+    return "\n".join([*columns(heads, rows), "", *notes])
 
 
 def _short(perplexity: float) -> str:

@@ -44,7 +44,7 @@ def evaluate(
 
     Arguments:
         checkpoint: A run, a litGPT checkpoint folder, a Hugging Face folder, or a model's name on the hub.
-        suite: low_data (the paper's ten tasks), gpt2, smoke, or a YAML file; low_data, unless --loss is asked for.
+        suite: low_data (the paper's ten tasks), gpt2, smoke, or a YAML file; low_data, unless only --loss is asked for.
         tasks: Only these tasks of the suite, with commas between.
         limit: Only the first questions of each task, for a try: such numbers are worth little.
         loss: Token shards of `inheritune prepare`; the validation loss over all of its held-out split is measured, and
@@ -65,12 +65,14 @@ def evaluate(
         raise InheritError(f"--batch_size is {batch_size}, expected auto or a number of questions.")
     if limit is not None and limit < 1:
         raise InheritError(f"--limit is {limit}, expected a number of questions, or none for all.")
+    chosen = None
+    if suite is not None or tasks is not None or loss is None:
+        chosen = read_suite(suite or "low_data")
+        chosen = chosen.only([name.strip() for name in tasks.split(",")]) if tasks else chosen
     if loss is not None:
         size = None if batch_size == "auto" else int(batch_size)
         _measure_loss(subject, loss, out_dir, max_seq_length, device, size)
-    if suite is not None or loss is None:
-        chosen = read_suite(suite or "low_data")
-        chosen = chosen.only([name.strip() for name in tasks.split(",")]) if tasks else chosen
+    if chosen is not None:
         model = ModelOptions(device or default_device(), dtype, batch_size)
         data = DataOptions(data_dir and data_dir.resolve(), trust_remote_code)
         _run_suite(subject, chosen, out_dir, limit, model, data, overwrite)

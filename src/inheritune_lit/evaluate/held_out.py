@@ -9,7 +9,7 @@ from inheritune_lit.checkpoint import load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.evaluate.harness import default_device
-from inheritune_lit.evaluate.loss import ValidationLoss, validation_loss
+from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, validation_loss
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def held_out_loss(
     """
     from litgpt.tokenizer import Tokenizer
 
-    from inheritune_lit.data.tokens import PackedTokens, Windows
+    from inheritune_lit.data.tokens import PackedTokens
     from inheritune_lit.verify import load_model
 
     config = load_config(checkpoint)
@@ -67,15 +67,17 @@ def held_out_loss(
         raise InheritError(f"max_seq_length is {length}, {checkpoint} takes {config.block_size} tokens at most.")
     data = PackedTokens(data_dir)
     data.connect(Tokenizer(checkpoint), max_seq_length=length)
-    windows = Windows(data.manifest, "val", length)
+    count = (data.manifest.splits["val"].tokens - 1) // length
     batch_size = batch_size or max(1, LOGITS_BYTES // (4 * length * (config.padded_vocab_size or 1)))
     model = load_model(checkpoint).to(device or default_device())
 
     def batches() -> "Iterator[torch.Tensor]":
-        for start in range(0, len(windows), batch_size):
-            progress(start, len(windows))
-            yield windows.__getitems__(range(start, min(start + batch_size, len(windows))))
-        progress(len(windows), len(windows))
+        done = 0
+        for batch in all_windows(data_dir, length, batch_size):
+            progress(done, count)
+            yield batch
+            done += len(batch)
+        progress(done, count)
 
     loss = validation_loss(model, batches())
     domains = {
@@ -88,7 +90,7 @@ def held_out_loss(
         "kind": "validation_loss",
         "data": {"path": str(data_dir), "manifest_sha256": sha256_file(data_dir / MANIFEST)},
         "max_seq_length": length,
-        "tokens": len(windows) * length,
+        "tokens": len(loss.per_window) * length,
         **_numbers(loss),
         "domains": {name: _numbers(domain) for name, domain in domains.items()},
         "per_window": loss.per_window,  # two models' losses are best compared window by window

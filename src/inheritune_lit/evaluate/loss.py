@@ -1,7 +1,7 @@
 """Validation loss of a model on frozen windows of held-out text: one function, so that numbers can be compared."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -94,6 +94,16 @@ def window_losses(logits: "torch.Tensor", windows: "torch.Tensor") -> list[float
     targets = windows[:, 1:]
     nats = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
     return nats.view_as(targets).mean(dim=1).tolist()
+
+
+def all_windows(data_path: Path, max_seq_length: int, batch_size: int) -> "Iterator[torch.Tensor]":
+    """Every window of the held-out split in the order of the text, (B, T + 1); the last batch may be smaller."""
+    from inheritune_lit.data.manifest import Manifest
+    from inheritune_lit.data.tokens import Windows
+
+    windows = Windows(Manifest(data_path), "val", max_seq_length)
+    for start in range(0, len(windows), batch_size):
+        yield windows.__getitems__(range(start, min(start + batch_size, len(windows))))
 
 
 def validation_windows(data_path: Path, max_seq_length: int, batch_size: int, batches: int) -> "list[torch.Tensor]":

@@ -18,7 +18,7 @@ from inheritune_lit.checkpoint import (
     check_names_and_shapes,
     versions,
 )
-from inheritune_lit.commit import InheritError, read_json, sha256_file, staging, write_json
+from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
     import yaml
 
     hf_dir = Path(hf_dir)
+    refuse_to_replace(Path(out_dir), hf_dir)
     source_config = read_json(hf_dir / HF_CONFIG, "Hugging Face config")
     files = _weight_files(hf_dir)
     state, config = from_hugging_face(_load(files), source_config)

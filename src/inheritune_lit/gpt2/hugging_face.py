@@ -126,8 +126,8 @@ def _is_conv1d(name: str) -> bool:
 def _check_tied(head: "torch.Tensor", hf_state: Mapping[str, "torch.Tensor"]) -> None:
     import torch
 
-    embedding = next(tensor for name, tensor in hf_state.items() if name.endswith("wte.weight"))
-    if not torch.equal(head, embedding):
+    embedding = next((tensor for name, tensor in hf_state.items() if name.endswith("wte.weight")), None)
+    if embedding is None or not torch.equal(head, embedding):
         raise InheritError(
             "lm_head.weight is not the token embedding: a GPT-2 with a head of its own is not supported."
         )

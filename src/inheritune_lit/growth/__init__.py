@@ -1,10 +1,13 @@
 """`inheritune grow`: Algorithm 2 of the paper. Blocks are added until the shorter model is as good as its reference."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from inheritune_lit.commit import _locked
+from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.growth.stages import Comparison, Mode
+
+if TYPE_CHECKING:
+    from inheritune_lit.recipes.reading import Document
 
 
 def grow(
@@ -52,12 +55,15 @@ def grow(
         compile: Whether litGPT compiles the model. On a CPU and for few steps it takes longer than it saves.
         dry_run: Print the stages, their sizes and the disk they take, and train nothing.
     """
-    from inheritune_lit.growth.stages import make_settings, with_changes
+    from inheritune_lit.growth.stages import check_needed, make_settings, with_changes
     from inheritune_lit.recipes.reading import read_document
 
-    base = with_changes(
-        read_document(Path(recipe)).content, steps=steps, data_path=data_path, tokenizer_dir=tokenizer_dir, seed=seed
-    )
+    if steps is not None and steps < 1:
+        raise InheritError(f"--steps {steps}: expected 1 or more.")
+    document = read_document(Path(recipe))
+    check_needed(document.content)
+    _refuse_mistakes(Path(recipe), document)
+    base = with_changes(document.content, steps=steps, data_path=data_path, tokenizer_dir=tokenizer_dir, seed=seed)
     options: dict[str, Any] = {"start_layers": start_layers, "step": step, "max_layers": max_layers}
     options |= {"tolerance": tolerance, "mode": mode, "compare": compare, "reference_dir": reference_dir}
     settings = make_settings(base, Path(out_dir), **options)
@@ -69,7 +75,16 @@ def grow(
     from inheritune_lit.growth.results import report
     from inheritune_lit.growth.run import Growth
 
-    with _locked(settings.out_dir):
+    with locked(settings.out_dir):
         growth = Growth(settings, keep, {} if compile else {"TORCHDYNAMO_DISABLE": "1"})
         growth.run()
         print(report(settings, growth.ledger.content))
+
+
+def _refuse_mistakes(recipe: Path, document: "Document") -> None:
+    """What `inheritune recipes validate` calls an error would otherwise be found after the stages before it."""
+    from inheritune_lit.recipes.findings import report
+    from inheritune_lit.recipes.validate import check_document
+
+    if errors := [finding for finding in check_document(document) if finding.severity == "error"]:
+        raise InheritError(report(recipe, errors, document))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import InheritError, _locked, staging
+from inheritune_lit.commit import InheritError, locked, staging
 from inheritune_lit.demo.inputs import TEXT_FILE, fetch, run_module, write_text
 
 RECIPE, DATA_RECIPE = Path("recipes/growth/demo.yaml"), Path("recipes/data/growth_demo.yaml")
@@ -31,7 +31,7 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
             raise InheritError(
                 f"No {recipe} in {Path.cwd()}: the demo runs the repository's recipes. Run it in the repository's root."
             )
-    with _locked(out_dir):
+    with locked(out_dir):
         make_inputs(out_dir)
     run_module("inheritune_lit", *grow_command(out_dir, seed, steps), name="inheritune")
 

@@ -1,16 +1,11 @@
 """A model's loss on every window of D_val, one by one, so that two models can be compared on the same windows."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inheritune_lit.checkpoint import WEIGHTS, Weights
 from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST
-from inheritune_lit.evaluate import ValidationLoss, validation_loss
-
-if TYPE_CHECKING:
-    import torch
+from inheritune_lit.evaluate import ValidationLoss, all_windows, validation_loss
 
 WINDOWS = "windows.json"
 
@@ -53,13 +48,3 @@ def measure(checkpoint: Path, data_path: Path, max_seq_length: int, batch_size: 
 
 def read_losses(path: Path) -> ValidationLoss:
     return ValidationLoss(tuple(read_json(path, "window losses")["per_window"]))
-
-
-def all_windows(data_path: Path, max_seq_length: int, batch_size: int) -> "Iterator[torch.Tensor]":
-    """Every window of the held-out split in the order of the text, (B, T + 1); the last batch may be smaller."""
-    from inheritune_lit.data.manifest import Manifest
-    from inheritune_lit.data.tokens import Windows
-
-    windows = Windows(Manifest(data_path), "val", max_seq_length)
-    for start in range(0, len(windows), batch_size):
-        yield windows.__getitems__(range(start, min(start + batch_size, len(windows))))

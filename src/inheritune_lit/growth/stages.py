@@ -186,6 +186,20 @@ def shorter(model_config: Mapping[str, Any], blocks: int) -> dict[str, Any]:
     return {**model_config, **{key: value for key, value in after.items() if value != before[key]}}
 
 
+def check_needed(base: Mapping[str, Any]) -> None:
+    """What litGPT takes from elsewhere if a recipe leaves it out, and growth computes with.
+
+    Raises:
+        InheritError: the recipe lacks it.
+    """
+    for key in NEEDED:
+        value: Any = base
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            raise InheritError(f"The base recipe does not state {key}, which growth needs. Add it.")
+
+
 def with_changes(
     base: Mapping[str, Any],
     *,
@@ -197,16 +211,7 @@ def with_changes(
     """The base recipe with what was asked for instead: T in steps, folders, seed of initialisation and data's order.
 
     With another T, the warm-up keeps its share of it.
-
-    Raises:
-        InheritError: the recipe lacks what growth needs to know.
     """
-    for key in NEEDED:
-        value: Any = base
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            raise InheritError(f"The base recipe does not state {key}, which growth needs. Add it.")
     recipe = deepcopy(dict(base))
     if steps is not None:
         train = recipe["train"]

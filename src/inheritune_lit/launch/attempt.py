@@ -46,6 +46,20 @@ class Options:
     """Steps; a checkpoint that this divides stays too"""
 
 
+def _without_restart(arguments: list[str]) -> list[str]:
+    """What to give again to go on: with --restart in it, the command would set aside what it has just trained."""
+    kept: list[str] = []
+    skip_value = False
+    for argument in arguments:
+        if skip_value and argument.lower() in ("true", "false"):
+            skip_value = False
+            continue
+        skip_value = argument == "--restart"
+        if not skip_value and not argument.startswith("--restart="):
+            kept.append(argument)
+    return kept
+
+
 class Launch:
     """One run in its folder, which is locked for as long as this lives."""
 
@@ -179,7 +193,7 @@ class Launch:
         write_json_whole(self.run / LAUNCH, {"format": FORMAT, "kind": "launch", **self.record})
 
     def _goes_on(self) -> str:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join([Path(sys.argv[0]).name, *_without_restart(sys.argv[1:])])
         steps = sorted(folder.name for folder in self.run.glob("step-*"))
         where = f"goes on after {steps[-1]}" if steps else "begins anew, as no checkpoint was saved yet"
         return f"The same command {where}: {command}"

@@ -69,9 +69,11 @@ class Stoppable:
 
     def __iter__(self) -> Iterator[Any]:
         state = self._arguments["state"]
+        first = state["iter_num"]
         for batch in self._loader:
             if state["iter_num"] % self._iterations == 0 and self._anyone_asked():
-                self._save_and_exit(state)
+                # before its first step a launch has nothing to save: step 0 is no checkpoint, a resumed one is there
+                self._exit(state, save=state["iter_num"] > first)
             yield batch
 
     def _anyone_asked(self) -> bool:
@@ -83,13 +85,14 @@ class Stoppable:
         flag = torch.tensor(float(self._asked), device=fabric.device)
         return bool(fabric.all_reduce(flag, reduce_op="sum") > 0)
 
-    def _save_and_exit(self, state: dict[str, Any]) -> None:
+    def _exit(self, state: dict[str, Any], *, save: bool) -> None:
         from litgpt.pretrain import save_checkpoint
 
         fabric, out_dir = self._arguments["fabric"], Path(self._arguments["out_dir"])
         path = out_dir / f"step-{state['step_count']:08d}" / "lit_model.pth"
-        save_checkpoint(fabric, state, self._arguments["tokenizer_dir"], path)
-        fabric.print(f"{SAVED}: {path}", flush=True)
+        if save:
+            save_checkpoint(fabric, state, self._arguments["tokenizer_dir"], path)
+            fabric.print(f"{SAVED}: {path}", flush=True)
         fabric.barrier()
         os._exit(128 + signal.SIGTERM)  # the loader's workers and loggers have nothing left to say
 

@@ -55,10 +55,15 @@ def pretrain(
     from inheritune_lit.recipes.findings import report
     from inheritune_lit.recipes.reading import read_document
 
-    for name, value in {"keep_last": keep_last, "keep_every": keep_every}.items():
+    counts = {"keep_last": keep_last, "keep_every": keep_every, "devices": devices, "nodes": nodes}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise InheritError(f"--{name} {value}: expected 1 or more.")
-    run = Path(out_dir or read_document(recipe).get("out_dir") or "out/pretrain")
+    try:
+        before_python = tuple(shlex.split(launcher))
+    except ValueError as error:
+        raise InheritError(f"--launcher {launcher!r} is no command: {error}.") from error
+    run = Path(out_dir or str(read_document(recipe).get("out_dir") or "out/pretrain"))
     asked = Asked(run, devices, nodes, verify, keep_last, keep_every, restart)
     findings, document = preflight(recipe, asked)
     print(report(recipe, findings, document), flush=True)
@@ -71,7 +76,7 @@ def pretrain(
     options = Options(
         max_spike=max_spike,
         save_on_signal=save_on_signal,
-        launcher=tuple(shlex.split(launcher)),
+        launcher=before_python,
         grace=grace,
         keep_last=keep_last,
         keep_every=keep_every,

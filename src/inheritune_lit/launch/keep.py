@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.launch.finish import bare_model
+from inheritune_lit.launch.resume import step_of
 
 WEIGHTS_DIR = "weights"
 
@@ -27,7 +28,9 @@ def tidy(run: Path, last: int, every: int | None, check: Callable[[Path], object
         every: Each that this divides stays too.
         check: Reads a checkpoint to its end, and raises InheritError if it is not whole. Nothing is removed then.
     """
-    folders = {int(folder.name.removeprefix("step-")): folder for folder in run.glob("step-*")}
+    for doomed in run.glob(".removed-*"):  # of a launch that was killed while it removed one
+        shutil.rmtree(doomed)
+    folders = {step: folder for folder in run.glob("step-*") if (step := step_of(folder)) >= 0}
     kept = stays(list(folders), last, every)
     if not folders:
         return

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_records
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.record import fixed, gpu_names, run_lock
+from inheritune_lit.launch.record import BEFORE, fixed, gpu_names, run_lock
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
@@ -221,8 +221,7 @@ def _disk(figures: Mapping[str, Any], asked: Asked, interval: int | None) -> lis
     copies = 1 + (kept if asked.keep_last is not None else 0)
     needed = (kept + 1) * size + copies * bare
     place = next(f for f in (asked.run.absolute(), *asked.run.absolute().parents) if f.exists())
-    there = sum(file.stat().st_size for file in asked.run.rglob("*.pth")) if asked.run.exists() else 0
-    free = shutil.disk_usage(place).free + there
+    free = shutil.disk_usage(place).free + there_already(asked.run, restart=asked.restart)
     machine, temporary = figures["machine"], Path(tempfile.gettempdir())
     findings = []
     if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
@@ -240,3 +239,9 @@ def _disk(figures: Mapping[str, Any], asked: Asked, interval: int | None) -> lis
     )
     fix = "Pass --keep_last 2, raise it, or choose another out_dir."
     return [*findings, Finding("error", "train.save_interval", text, fix)]
+
+
+def there_already(run: Path, *, restart: bool) -> int:
+    """Bytes that a run has saved of what it needs; what --restart sets aside stays beside it and counts for nothing."""
+    files = [] if restart else [f for f in run.rglob("*.pth") if not f.relative_to(run).parts[0].startswith(BEFORE)]
+    return sum(file.stat().st_size for file in files)

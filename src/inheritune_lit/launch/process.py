@@ -100,18 +100,21 @@ def _read(stream: TextIO | None, lines: Lines) -> None:
 
 @contextmanager
 def _started(command: Sequence[str], environment: Mapping[str, str], lock: int) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        pass_fds=[lock],
-        start_new_session=True,  # a group of its own, so that its ranks and workers can be stopped with it
-        preexec_fn=_die_with_parent,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=[lock],
+            start_new_session=True,  # a group of its own, so that its ranks and workers can be stopped with it
+            preexec_fn=_die_with_parent,
+        )
+    except OSError as error:  # Python is there, a launcher may not be
+        raise InheritError(f"Can't start {shlex.join(command)}: {error}. Is --launcher right?") from error
     with process:
         try:
             yield process
@@ -158,8 +161,3 @@ def _stop(process: "subprocess.Popen[str]", grace: float) -> None:
 def _signal(process: "subprocess.Popen[str]", number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-
-
-def shown(command: Sequence[str]) -> str:
-    """A command as one would type it."""
-    return shlex.join(["python" if part == sys.executable else str(part) for part in command])

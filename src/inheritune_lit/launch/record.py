@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
-from inheritune_lit.commit import InheritError, _locked, read_json, sha256_file, write_json_whole
+from inheritune_lit.commit import InheritError, locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
@@ -27,9 +27,6 @@ FREE = (
 )
 
 
-PARENTS = ("recipe", "start", "data")  # what a record must say for a run to go on
-
-
 @contextmanager
 def run_lock(run: Path) -> Iterator[int]:
     """The run folder's lock, made with it; its descriptor. A training whose launcher was killed may hold it a while.
@@ -41,7 +38,7 @@ def run_lock(run: Path) -> Iterator[int]:
     with ExitStack() as stack:
         while True:
             try:
-                lock = stack.enter_context(_locked(run))
+                lock = stack.enter_context(locked(run))
                 break
             except InheritError as error:
                 if "Another process" not in str(error):
@@ -161,6 +158,23 @@ def gpu_names() -> list[str]:
     return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """run.json or launch.json, with what the next launch is compared with.
+
+    Raises:
+        InheritError: it is damaged.
+    """
+    record = read_json(path, "run's record")
+    mappings = ("recipe", "start", "data", *(("schedule",) if path.name == LAUNCH else ()))
+    whole = all(isinstance(record.get(name), dict) for name in mappings) and isinstance(record.get("launches"), list)
+    if not whole or "fingerprint" not in record["start"] or "manifest_sha256" not in record["data"]:
+        raise InheritError(
+            f"{path} is damaged: expected the recipe, start, data and launches of a run. Restore it, or begin the run "
+            "anew with --restart."
+        )
+    return record
+
+
 def read_launch(run: Path) -> dict[str, Any] | None:
     """What earlier launches of this run recorded; None if there was none.
 
@@ -168,7 +182,7 @@ def read_launch(run: Path) -> dict[str, Any] | None:
         InheritError: the folder holds something else.
     """
     if (run / LAUNCH).is_file():
-        return read_json(run / LAUNCH, "launch's record", (*PARENTS, "schedule", "launches"))
+        return read_record(run / LAUNCH)
     if any(not entry.name.startswith(BEFORE) for entry in run.iterdir()):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
@@ -190,9 +204,10 @@ def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> P
 
 
 def set_aside(run: Path) -> None:
-    """Moves all that an earlier run left into a folder beside it, for --restart: nothing is deleted."""
-    number = 1 + sum(1 for _ in run.glob(f"{BEFORE}*"))
-    aside = run / f"{BEFORE}{number}"
+    """Moves all that an earlier run left into a folder inside `run`, for --restart: nothing is deleted."""
+    # the highest, not how many there are: the user may have deleted one
+    numbers = [int(n) for entry in run.glob(f"{BEFORE}*") if (n := entry.name.removeprefix(BEFORE)).isdecimal()]
+    aside = run / f"{BEFORE}{max(numbers, default=0) + 1}"
     entries = [entry for entry in run.iterdir() if not entry.name.startswith(BEFORE)]
     if entries:
         aside.mkdir()

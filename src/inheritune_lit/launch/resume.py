@@ -40,7 +40,7 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
     final = run / FINAL
     refused: list[tuple[Path, InheritError]] = []
     found = None
-    for folder in [final] * final.is_dir() + sorted(run.glob("step-*"), key=_step, reverse=True):
+    for folder in [final] * final.is_dir() + sorted(run.glob("step-*"), key=step_of, reverse=True):
         try:
             found = check(folder / WEIGHTS, config, train, final_step=steps if folder == final else None)
             break
@@ -66,7 +66,8 @@ def _ends(path: Path) -> bool:
     return True
 
 
-def _step(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """3 for `step-00000003`; -1 for a folder that litGPT did not name."""
     digits = folder.name.removeprefix("step-")
     return int(digits) if digits.isdigit() else -1
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from inheritune_lit.commit import InheritError
 
 # One task a GPU: Fabric takes its ranks from Slurm, and srun hands a signal on to each. (torchrun would kill them 30 s
-# after it, in the middle of a save.) The launcher is one process on the first node, beside them.
+# after it, in the middle of a save.) srun is told the CPUs again, as since Slurm 22.05 it does not take them from the
+# job. The launcher is one process on the first node, beside them.
 SCRIPT = """\
 #!/bin/bash
 # {title}. Made by `{command}`; submit it with `sbatch`.
@@ -25,7 +26,7 @@ SCRIPT = """\
 
 # in the background, as bash runs a trap only between commands
 inheritune pretrain {recipe} --devices {gpus} --nodes {nodes} \\
-  --launcher "srun --kill-on-bad-exit=1" --save_on_signal --grace {grace}{options} &
+  --launcher "srun --kill-on-bad-exit=1 --cpus-per-task={cpus}" --save_on_signal --grace {grace}{options} &
 run=$!
 stopped=0
 trap 'stopped=1; kill -TERM $run' TERM

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import read_json
 from inheritune_lit.launch.attempt import Launch, Options
 from inheritune_lit.launch.finish import finish
-from inheritune_lit.launch.record import PARENTS, check_same, parents, run_lock, set_aside
+from inheritune_lit.launch.record import check_same, parents, read_record, run_lock, set_aside
 from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.launch.watch import Progress
 from inheritune_lit.runs import RUN_RECEIPT
@@ -49,7 +48,7 @@ def train(
         if restart:
             set_aside(run)
         if (run / RUN_RECEIPT).is_file():
-            receipt = read_json(run / RUN_RECEIPT, "run's receipt", PARENTS)
+            receipt = read_record(run / RUN_RECEIPT)
             check_same(run, receipt, recipe, parents(recipe, receipt))
             return receipt
         launch = Launch(recipe, run, settings_of(recipe), options, environment, on_progress or (lambda progress: None))

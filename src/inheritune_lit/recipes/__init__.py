@@ -7,15 +7,14 @@ from pathlib import Path
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
+from inheritune_lit.text_table import aligned
 
 
 def list_recipes() -> None:
     """Lists the shipped recipes: what each trains, for how long, and what of the paper it reproduces."""
     table = [["name", "model", "start", "parameters", "tokens", "tokens/step", "reproduces"]]
     table += [_cells(row) for row in rows(shipped())]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print("\n".join(aligned(table, left=len(table[0]))))
 
 
 def _cells(row: Row) -> list[str]:

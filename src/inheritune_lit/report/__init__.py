@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from inheritune_lit import published
-from inheritune_lit.commit import InheritError, staging
+from inheritune_lit.commit import InheritError, refuse_to_replace, staging
 
 PAGE, TEXT, PLOTS = "report.html", "report.md", "plots"
 
@@ -31,6 +31,7 @@ def report(
     from inheritune_lit.report.subjects import read_subjects
 
     _check_baselines(baselines)
+    refuse_to_replace(out_dir, *map(Path, runs))
     subjects = read_subjects(runs)
     is_report = (out_dir / PAGE).is_file() and {path.name for path in out_dir.iterdir()} <= {PAGE, TEXT, PLOTS}
     with staging(out_dir, overwrite=overwrite or is_report) as folder:

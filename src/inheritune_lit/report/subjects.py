@@ -19,7 +19,7 @@ class Subject:
     name: str
     folder: Path
     run: Run | None
-    """None for a model that was not trained here"""
+    """None for a model without a receipt of its training"""
     evaluations: Mapping[str, Mapping[str, Any]]
     """By the name of their suite"""
     loss: Mapping[str, Any] | None
@@ -44,7 +44,7 @@ class Subject:
     def start(self) -> str:
         """What the run started from, in a few words."""
         if self.run is None:
-            return "not trained here"
+            return "no run on record"
         if self.is_random:
             return "random"
         inheritance = self._inheritance
@@ -114,8 +114,11 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
 
 def _read(folder: Path) -> Subject:
     if not folder.is_dir():
-        raise InheritError(f"No folder {folder}. Name the out_dir of a training run, or a checkpoint with evaluation/.")
-    results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("*.json"))]
+        raise InheritError(
+            f"No folder {folder}. Name the out_dir of an `inheritune pretrain`, or a checkpoint with evaluation/."
+        )
+    # [!.]: not what an evaluation that was killed left half written
+    results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("[!.]*.json"))]
     evaluations = {str(r["suite"]): r for r in results if r.get("kind") == "evaluation"}
     loss = next((r for r in results if r.get("kind") == "validation_loss"), None)
     figures = sorted((folder / "analysis").glob("*.svg")) or sorted((folder / "analysis").glob("*.png"))
@@ -125,7 +128,8 @@ def _read(folder: Path) -> Subject:
     if run is None and not (results or figures or analysis):
         raise InheritError(
             f"{folder} has neither {RUN_RECIPE} nor evaluation/ nor analysis/: there is nothing to report. Name the "
-            "out_dir of a training run, or a checkpoint that `inheritune evaluate` was run on."
+            "out_dir of an `inheritune pretrain`, or a folder that `inheritune evaluate` was run on, as plain "
+            "`litgpt pretrain` leaves no record to draw curves from."
         )
     return Subject(folder.name, folder, run, evaluations, loss, analysis, tuple(figures))
 
