@@ -29,7 +29,7 @@ test: check
 	$(BIN)/python -m pytest
 
 test-faults: .venv/.installed
-	$(BIN)/python -m pytest tests/faults -m ""
+	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/faults -m ""
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

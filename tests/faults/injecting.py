@@ -81,6 +81,10 @@ class SmallDisk:
         mount = ["mount", "-o", f"remount,size={kibibytes}k", str(self._place)]
         subprocess.run(["nsenter", "--mount", "--target", str(self._holder.pid), *mount], check=True)
 
+    def inside(self, command: Sequence[object]) -> list[str]:
+        """The command, run where the disk is mounted: for programs that take /proc's path for the one behind it."""
+        return ["nsenter", "--mount", "--target", str(self._holder.pid), "--", *map(str, command)]
+
     def fill(self) -> None:
         """Takes all that is left of it."""
         with suppress(OSError), (self.path / "filler").open("wb", buffering=0) as file:

@@ -14,9 +14,9 @@ BATCH, LENGTH, DOCUMENTS = 4, 16, 13
 DEMO = "INHERITUNE_FAULTS_RECIPE"
 
 
-def make_recipe(folder: Path, steps: int, **train: Any) -> dict[str, Any]:
+def make_recipe(folder: Path, steps: int, layers: int = 2, **train: Any) -> dict[str, Any]:
     """A recipe of a small Llama, its start and its data in `folder`; dropout of any kind is not in it."""
-    checkpoint = make_checkpoint(folder / "open_llama_tiny", n_layer=2)
+    checkpoint = make_checkpoint(folder / "open_llama_tiny", n_layer=layers)
     make_tokenizer(checkpoint)
     tokens = make_tokens(folder, checkpoint, documents=DOCUMENTS, words=60)
     epochs = -(-steps * BATCH * LENGTH // (DOCUMENTS * 60))

@@ -13,13 +13,13 @@ import yaml
 from conftest import TEXTS, make_checkpoint, write_bpe
 
 from faults.conftest import Fault, contents
-from faults.injecting import NOBODY, SmallDisk, needs_mount, needs_root, public_folder
+from faults.injecting import NOBODY, SmallDisk, ended, needs_mount, needs_root, public_folder
 from faults.small import make_recipe, same_state
+from faults.test_kill import TRAIN
 from inheritune_lit.__main__ import main
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.prepare import prepare
 from inheritune_lit.growth.ledger import Ledger
-from inheritune_lit.launch import train
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import verify
 
@@ -44,7 +44,7 @@ def test_surgery(llama: Path, tmp_path: Path, fault: Fault, monkeypatch: pytest.
 
 
 @needs_mount
-def test_prepare(tmp_path: Path, fault: Fault) -> None:
+def test_prepare(tmp_path: Path, fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
     """Finished tasks are kept; with more room, the same command goes on to the same bytes as on a large disk."""
     tokenizer, text = write_bpe(tmp_path / "bpe"), tmp_path / "text"
     text.mkdir()
@@ -57,14 +57,19 @@ def test_prepare(tmp_path: Path, fault: Fault) -> None:
             (text / f"{i}.jsonl").write_text("".join(lines))
         with fault(disk.path / "tokens", text), pytest.raises(InheritError, match="No room for"):
             prepare(str(text), out_dir=disk.path / "tokens", overwrite=True, **options)
+        # what is done, on another disk
+        shutil.copytree(disk.path / ".tokens.staging", tmp_path / "elsewhere/.tokens.staging")
+        prepare(str(text), out_dir=tmp_path / "elsewhere/tokens", **options)
+        assert "Resuming: " in capsys.readouterr().out
         disk.grow(10_000)
         shutil.rmtree(disk.path / "tokens")
         prepare(str(text), out_dir=disk.path / "tokens", **options)  # goes on in the staging folder
         prepare(str(text), out_dir=tmp_path / "large", **options)
         shards = [
             {file.relative_to(folder): data for file, data in contents(folder).items() if file.suffix != ".json"}
-            for folder in (disk.path / "tokens", tmp_path / "large")
+            for folder in (disk.path / "tokens", tmp_path / "large", tmp_path / "elsewhere/tokens")
         ]
+    assert shards[0] == shards[2]
     assert shards[0] == shards[1]
     assert len(shards[0]) >= 12
 
@@ -101,23 +106,27 @@ def test_disk_that_is_full_from_the_start(
 def test_training(tmp_path: Path, fault: Fault) -> None:
     """Room for three checkpoints of five: those that are whole stay, and the run goes on from them with more room."""
     recipe = make_recipe(tmp_path, 50)
-    train(recipe, tmp_path / "calm")
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
+    command = [sys.executable, "-W", "ignore", "-c", TRAIN, tmp_path / "recipe.yaml"]
+    assert ended([*command, tmp_path / "calm"]).returncode == 0
     size = next((tmp_path / "calm").glob("step-*/lit_model.pth")).stat().st_size // 1024
     with SmallDisk(tmp_path / "disk", 3 * size + size // 2) as disk:
+        again = disk.inside([*command, tmp_path / "disk/run"])
         run = disk.path / "run"
-        with (
-            fault(tmp_path / "tokens"),
-            pytest.raises(InheritError, match=r"No space left on device[\s\S]*goes on after"),
-        ):
-            train(recipe, run)
+        with fault(tmp_path / "tokens"):
+            full = ended(again)
+            assert full.returncode == 1
+            assert "No space left on device" in full.stderr
         whole = [run / f"step-{step:08d}/lit_model.pth" for step in (10, 20)]
-        with fault(*whole), pytest.raises((InheritError, OSError), match="No space left"):
-            train(recipe, run)
+        with fault(*whole):
+            full = ended(again)
+            assert full.returncode == 1
+            assert "No space left on device" in full.stderr
         disk.grow(20 * size)
         with fault(*whole):
-            train(recipe, run)
+            last = ended(again)
+            assert last.returncode == 0, last.stderr
         assert same_state(run, tmp_path / "calm")
-        assert not same_state(run, tmp_path / "calm") or (run / "run.json").is_file()
 
 
 NOBODYS = """

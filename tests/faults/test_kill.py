@@ -18,7 +18,7 @@ from conftest import TEXTS, make_checkpoint, write_bpe
 
 from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune, kill, kill_after, moments
-from faults.small import make_recipe, recipe_to_kill, same_state
+from faults.small import DEMO, make_recipe, recipe_to_kill, same_state
 from inheritune_lit.checkpoint import WEIGHTS
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.launch.resume import check
@@ -167,6 +167,9 @@ def trainings(run: Path) -> list[int]:
     return sorted(found)
 
 
+LONGEST = 60 if DEMO in os.environ else 1.5  # seconds of training before a kill
+
+
 @pytest.mark.parametrize("kills", [pytest.param(20, marks=faults_long)])
 def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
     """The launcher, the training or both: while it loads, in a step, and while a checkpoint is being saved."""
@@ -180,7 +183,7 @@ def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
     parents = [Path(recipe[key]) for key in ("initial_checkpoint_dir", "tokenizer_dir") if recipe[key]]
     while killed < kills:
         victim, loading = chosen.choice(["launcher", "training", "both"]), chosen.random() < 0.2
-        seconds = chosen.uniform(0, 5 if loading else 1.5)
+        seconds = chosen.uniform(0, 5 if loading else LONGEST)
         log, steps = run / "pretrain.log", (run / "pretrain.log").stat().st_size if run.exists() else 0
         with fault(*parents, *whole_checkpoints(run, recipe)):
             with subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, start_new_session=True) as process:
@@ -223,9 +226,7 @@ def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
 @pytest.mark.parametrize("kills", [pytest.param(5, marks=faults_long)])
 def test_growth(tmp_path: Path, fault: Fault, kills: int) -> None:
     """Killed in the reference, in surgery, in a target or while losses are measured; ends with the same losses."""
-    recipe = make_recipe(tmp_path, steps=60)
-    recipe |= {"initial_checkpoint_dir": None}
-    recipe["model_config"] |= {"n_layer": 4}
+    recipe = make_recipe(tmp_path, steps=60, layers=4) | {"initial_checkpoint_dir": None}
     (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
     options = ["--compile=false", "--start_layers=2", "--max_layers=2"]
     command = inheritune("grow", tmp_path / "recipe.yaml", "--out_dir")
