@@ -54,6 +54,18 @@ def test_what_no_csv_has_is_taken_from_what_litgpt_printed(run: Path) -> None:
     }
 
 
+def test_a_validation_between_logged_steps_is_not_there_twice(run: Path) -> None:
+    """With log_interval 2, litGPT prints that of step 3 after step 2; its CSV says 3."""
+    (run / "pretrain.log").write_text(
+        "Epoch 1 | iter 4 step 2 | loss train: 4.5, val: n/a |\niter 5: val loss 4.2, val time: 1 ms\n"
+        "Epoch 1 | iter 8 step 4 | loss train: 4.0, val: 4.2 |\n"
+    )
+    alone = read_run(run).curves["validation"]
+    assert [step for step, _, _ in alone] == [0, 2]
+    log(run, 0, "4,4.5,3,128,", ",,5,,4.25", "8,4.0,7,256,", "")
+    assert read_run(run).curves["validation"] == [(0, 0, 6.5), (3, 192, 4.25)]
+
+
 def test_what_is_no_run(tmp_path: Path, run: Path) -> None:
     log(run, 0, "2,much,1,64,", "")
     with pytest.raises(InheritError, match=r"Can't read the loss curves from .*metrics.csv"):

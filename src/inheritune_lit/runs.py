@@ -72,8 +72,12 @@ class Run:
         if isinstance(untrained := self.receipt.get("validation_loss_untrained"), float):
             curves["validation"][0] = untrained
         for log in sorted(self.folder.glob("logs/csv/version_*/metrics.csv"), key=_version):
-            for name, points in _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step).items():
-                curves[name] |= points
+            found = _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step)
+            first = min((step for points in found.values() for step in points), default=0)
+            for name, points in found.items():
+                # what was printed says of a validation only that it came after the last step that was logged
+                others = {s: loss for s, loss in curves[name].items() if not first <= s <= max(points, default=-1)}
+                curves[name] = others | points
         return {
             name: [(step, step * self.tokens_per_step, loss) for step, loss in sorted(points.items())]
             for name, points in curves.items()
