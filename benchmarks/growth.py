@@ -117,7 +117,7 @@ def header(arguments: list[str], ledgers: dict[int, dict[str, Any]]) -> str:
         f"trained from scratch on Shakespeare\nwith T = {ledger['stages']['reference']['steps']:,} steps of "
         f"{train['global_batch_size'] * train['max_seq_length']:,} tokens; Hamlet held out, {windows:,} windows of "
         f"{train['max_seq_length']} tokens. The seed decides\nthe initialisation and the order of the data; one "
-        f"thread a run. Losses in nats per token.\n\n"
+        f"thread a run. Losses in nats per token; minutes are those of a machine with other work.\n\n"
         f"{time.strftime('%Y-%m-%d')}, commit {commit}, {packages}; {os.cpu_count()} cores, {platform.machine()}."
     )
 

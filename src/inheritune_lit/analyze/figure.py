@@ -63,7 +63,7 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     rescaled = [(row["n"], row["loss_rescaled"]) for row in depths if row["loss_rescaled"] is not None]
     if rescaled:
         axes.plot(*zip(*rescaled, strict=True), color=BLUE, linewidth=1.4, linestyle=(0, (3, 2)))
-        axes.annotate("norm rescaled", rescaled[0], (4, 6), color=BLUE, **_NAME)
+        axes.annotate("norm rescaled", rescaled[0], (4, -6), color=BLUE, va="top", **_NAME)
     best: dict[int, float] = {}
     for row in analysis["pairs"]:
         n = row["first"] + row["last"]
@@ -71,7 +71,7 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     if best:
         points = sorted(best.items())
         axes.plot(*zip(*points, strict=True), color=VERMILION, linewidth=2, marker="D", markersize=4)
-        axes.annotate("best first and last", points[0], (6, -6), color=VERMILION, va="top", **_NAME)
+        axes.annotate("best first and last", points[0], (6, 4), color=VERMILION, **_NAME)
     axes.set_ylim(0, 1.12 * max(loss for _, loss in first))
 
 
