@@ -26,7 +26,7 @@ grow-demo: .venv/.installed
 	$(BIN)/inheritune grow-demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: .venv/.installed
 	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/faults -m ""

@@ -214,8 +214,8 @@ FAKE = """#!/bin/bash
 echo "$0 $@" >> calls
 """
 FAKE_INHERITUNE = """#!/bin/bash
-echo "$0 $@" >> calls
 trap 'echo saved >> calls; exit 143' TERM
+echo "$0 $@" >> calls
 for i in $(seq 200); do sleep 0.05; done & wait
 """
 

@@ -162,7 +162,10 @@ def test_runs_record_cut_or_without_a_key(recipe: dict[str, Any], tmp_path: Path
             train(recipe, run)
     for key in ("recipe", "start", "data", *(["schedule", "launches"] if name == "launch.json" else [])):
         write_json(run / name, {k: v for k, v in record.items() if k != key})
-        with fault(run / "step-00000010"), pytest.raises(InheritError, match=f"{name} is damaged: .*{key}"):
+        with (
+            fault(run / "step-00000010"),
+            pytest.raises(InheritError, match=f"{name} is damaged: expected the recipe, start, data and launches"),
+        ):
             train(recipe, run)
 
 
@@ -178,7 +181,7 @@ def test_growths_ledger_cut_or_without_a_key(tmp_path: Path, fault: Fault) -> No
             Ledger(tmp_path, {"tolerance": 0.0})
     for key in ("settings", "stages"):
         write_json(ledger.path, {name: value for name, value in json.loads(whole).items() if name != key})
-        with fault(tmp_path / "n2"), pytest.raises(InheritError, match=f"is damaged: no {key}"):
+        with fault(tmp_path / "n2"), pytest.raises(InheritError, match="is damaged: expected settings, and stages"):
             Ledger(tmp_path, {"tolerance": 0.0})
 
 

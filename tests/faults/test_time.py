@@ -42,12 +42,13 @@ def test_stall_is_told_by_a_clock_that_does_not_jump(
         with fault(), locked(tmp_path / "run") as lock:
             code = listen(
                 [sys.executable, "-c", f"{script}time.sleep({seconds})"],
-                *(tmp_path / "log", Watch(30)),
+                *(tmp_path / "log", Watch(31, stall_least=2.0)),
                 environment={},
                 lock=lock,
                 on_progress=lambda progress: None,
                 on_line=lambda text: None,
                 on_quiet=said.append,
+                grace=5,
             )
         assert code == 0
         assert len(said) == expected, said

@@ -7,6 +7,7 @@ variables, because Fabric starts the other ranks with the same arguments.
 """
 
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -43,7 +44,10 @@ def main() -> None:
         fit(**arguments)
 
     pretrain.fit = fitted
-    command.main()
+    try:
+        command.main()
+    finally:
+        _end_workers()
 
 
 class Stoppable:
@@ -95,6 +99,13 @@ class Stoppable:
             fabric.print(f"{SAVED}: {path}", flush=True)
         fabric.barrier()
         os._exit(128 + signal.SIGTERM)  # the loader's workers and loggers have nothing left to say
+
+
+def _end_workers() -> None:
+    """Ends the loaders' workers: Python would send them SIGTERM, which they ignore, and wait for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's death for a failure
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def _ignore_sigterm(worker: int) -> None:

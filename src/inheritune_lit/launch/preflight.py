@@ -15,7 +15,7 @@ from typing import Any, Literal
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_records
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.record import BEFORE, fixed, gpu_names, run_lock
+from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, run_lock
 from inheritune_lit.recipes.check_folders import ABSENT
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
@@ -49,7 +49,9 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
     if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
         fix = "Bring it here, or correct the path."
         findings = [Finding("error", f.key, f.problem, fix) if f.problem.endswith(ABSENT) else f for f in findings]
-    findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked) + _folder(document, asked)
+    findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
+    wrong = any(finding.severity == "error" for finding in findings)
+    findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
     if any(finding.severity == "error" for finding in findings):
         return findings, document
     findings += refused(path)
@@ -131,7 +133,7 @@ def _gpus(document: Document, asked: Asked) -> list[Finding]:
     return []
 
 
-def _folder(document: Document, asked: Asked) -> list[Finding]:
+def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
     """The run's folder: free, writable, and of this recipe."""
     run, key = asked.run, "out_dir"
     place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.exists())
@@ -140,7 +142,7 @@ def _folder(document: Document, asked: Asked) -> list[Finding]:
     if place != run.absolute():
         return []
     try:
-        with run_lock(run, wait=0):
+        with run_lock(run, wait):
             pass
     except InheritError as error:
         return [Finding("error", key, str(error), "Or choose another out_dir.")]

@@ -24,12 +24,12 @@ SCRIPT = """\
 #SBATCH --signal=B:TERM@{notice}
 {setup}
 
+stopped=0
+trap 'stopped=1; kill -TERM $run' TERM
 # in the background, as bash runs a trap only between commands
 inheritune pretrain {recipe} --devices {gpus} --nodes {nodes} \\
   --launcher "srun --kill-on-bad-exit=1 --cpus-per-task={cpus}" --save_on_signal --grace {grace}{options} &
 run=$!
-stopped=0
-trap 'stopped=1; kill -TERM $run' TERM
 wait $run
 code=$?
 if [ $stopped -eq 1 ]; then
