@@ -245,7 +245,11 @@ def test_settings_that_make_no_sense(
     [
         ("web/bad.jsonl", jsonl(["fine"]) + b"{", r"\n  web/bad\.jsonl, line 2: broken JSON"),
         ("web/bad.txt", b"fine\n\xff", r"\n  web/bad\.txt, line 2: not UTF-8"),
-        ("web/bad.txt.gz", gzip.compress(b"text", mtime=0)[:-4], r"\n  web/bad\.txt\.gz, line 0: damaged file: cut short"),
+        (
+            "web/bad.txt.gz",
+            gzip.compress(b"text", mtime=0)[:-4],
+            r"\n  web/bad\.txt\.gz, line 0: damaged file: cut short",
+        ),
         ("web/bad.jsonl.zst", zstandard.compress(jsonl(["1"]))[:-4], r"\n  web/bad\.jsonl\.zst, line 0: damaged file"),
         ("web/nul.jsonl", jsonl(["a", "a\0"]), r"\n  web/nul\.jsonl, line 2: NUL character"),
         ("web/empty.jsonl.zst", b"", r"\n  web/empty\.jsonl\.zst, line 0: empty file"),
