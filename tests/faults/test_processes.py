@@ -1,5 +1,6 @@
 """Two processes into one folder, and processes that die: of a loader, or the launcher of a training that lives on."""
 
+import functools
 import os
 import re
 import subprocess
@@ -88,7 +89,7 @@ def test_second_launch_and_a_loaders_worker_that_dies(
     path.write_text(yaml.dump(recipe))
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(path)]
     assert ended([*command, tmp_path / "calm"]).returncode == 0
-    monkeypatch.setattr(training, "ORPHAN", 0.3)
+    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
     with (
         fault(tmp_path / "tokens"),
         subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, text=True) as process,
