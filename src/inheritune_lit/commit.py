@@ -20,6 +20,10 @@ class InheritError(ValueError):
     """A mistake that the user can mend: the message says what, where, expected, got and what to do."""
 
 
+class InUse(InheritError):
+    """Another process holds the lock on a folder."""
+
+
 @contextmanager
 def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
     """Yields an empty folder that becomes `out_dir` if the block ends without an error.
@@ -91,7 +95,7 @@ def locked(folder: Path) -> Iterator[int]:
             raise BlockingIOError
         yield descriptor
     except BlockingIOError:
-        raise InheritError(f"Another process is writing {folder} now. Wait for it, or stop it.") from None
+        raise InUse(f"Another process is writing {folder} now. Wait for it, or stop it.") from None
     finally:
         os.close(descriptor)
 

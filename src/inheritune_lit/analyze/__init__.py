@@ -86,6 +86,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
     from inheritune_lit.checkpoint import WEIGHTS, Weights, versions
+    from inheritune_lit.evaluate.loss import default_device
     from inheritune_lit.verify import load_model
 
     started = time.perf_counter()
@@ -96,7 +97,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     if settings.windows < 2:
         raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
     batches, length, manifest = _windows(settings, model)
-    model = model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    model = model.to(default_device() if device == "auto" else device)
 
     pairs = [(n, 0) for n in range(1, n_layer + 1)]
     kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []

@@ -12,12 +12,12 @@ from inheritune_lit.evaluate.harness import (
     DataOptions,
     ModelOptions,
     check_data,
-    default_device,
     load_model,
     run_task,
     task_config,
 )
 from inheritune_lit.evaluate.held_out import held_out_loss
+from inheritune_lit.evaluate.loss import default_device
 from inheritune_lit.evaluate.results import FORMAT, Results, line, versions
 from inheritune_lit.evaluate.subject import Subject, find
 from inheritune_lit.evaluate.suites import Suite, check_suite, read_suite, registry

@@ -40,12 +40,6 @@ class ModelOptions:
     """A number, or auto: the largest that fits into the GPU, 8 on the CPU"""
 
 
-def default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def task_config(task: SuiteTask, manager: "TaskManager", data: DataOptions) -> dict[str, Any]:
     """lm-eval's definition of a task with only the place of its data, and the trust in them, replaced.
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.checkpoint import load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
-from inheritune_lit.evaluate.harness import default_device
-from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, validation_loss
+from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, default_device, validation_loss
 
 if TYPE_CHECKING:
     import torch

@@ -58,6 +58,13 @@ def _standard_error(values: Iterable[float]) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
+def default_device() -> str:
+    """A GPU, if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def validation_loss(model: "torch.nn.Module", batches: Iterable["torch.Tensor"]) -> ValidationLoss:
     """Loss of a model on windows of tokens, accumulated in float32 whatever the model computes in.
 

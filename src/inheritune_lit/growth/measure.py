@@ -6,6 +6,7 @@ from inheritune_lit.checkpoint import WEIGHTS, Weights
 from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss, all_windows, validation_loss
+from inheritune_lit.evaluate.loss import default_device
 
 WINDOWS = "windows.json"
 
@@ -36,7 +37,7 @@ def measure(checkpoint: Path, data_path: Path, max_seq_length: int, batch_size: 
         raise InheritError(
             f"{checkpoint} takes {model.max_seq_length} tokens, but the recipe's max_seq_length is {max_seq_length}."
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     loss = validation_loss(model, all_windows(data_path, max_seq_length, batch_size))
     del model
     torch.cuda.empty_cache()  # the next training needs all of the GPU, and we live beside it

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit import launch
-from inheritune_lit.checkpoint import WEIGHTS, Weights, load_config
+from inheritune_lit.checkpoint import WEIGHTS, Weights, find_checkpoint, load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
@@ -74,7 +74,7 @@ class Growth:
         given = self.settings.reference_dir
         if name != REFERENCE or given is None:
             return self.settings.out_dir / name / "model"
-        return next((folder for folder in (given / "model", given / "final") if folder.is_dir()), given)
+        return find_checkpoint(given)
 
     def _benchmark(self) -> None:
         if self.settings.reference_dir is None:

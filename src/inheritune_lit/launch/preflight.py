@@ -16,7 +16,7 @@ from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_record
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
 from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, run_lock
-from inheritune_lit.recipes.check_folders import ABSENT
+from inheritune_lit.launch.settings import visible_gpus
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
@@ -48,7 +48,7 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
     findings = check_document(document, asked.devices, asked.nodes)
     if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
         fix = "Bring it here, or correct the path."
-        findings = [Finding("error", f.key, f.problem, fix) if f.problem.endswith(ABSENT) else f for f in findings]
+        findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]
     findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
     wrong = any(finding.severity == "error" for finding in findings)
     findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
@@ -121,7 +121,7 @@ def _gpus(document: Document, asked: Asked) -> list[Finding]:
     if not isinstance(stated, int) or not isinstance(nodes, int):
         return []
     names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = len(names) if setting is None else min(len(names), len([p for p in setting.split(",") if p.strip()]))
+    visible = visible_gpus(len(names))
     where = "of this machine" if setting is None else f"that CUDA_VISIBLE_DEVICES={setting} leaves"
     if stated > 1 and visible < stated:
         text = f"It is {stated}, and there are {visible} GPUs {where}: litGPT's FSDP runs on GPUs only."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
-from inheritune_lit.commit import InheritError, locked, read_json, sha256_file, write_json_whole
+from inheritune_lit.commit import InheritError, InUse, locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
@@ -40,9 +40,7 @@ def run_lock(run: Path, wait: float = ORPHAN) -> Iterator[int]:
             try:
                 lock = stack.enter_context(locked(run))
                 break
-            except InheritError as error:
-                if "Another process" not in str(error):
-                    raise
+            except InUse:
                 if time.monotonic() > deadline:
                     raise InheritError(
                         f"{run} is in use: another launch, or a training that one left, is writing it now. Wait for "

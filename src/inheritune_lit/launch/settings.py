@@ -62,10 +62,13 @@ def device_count(devices: Any) -> int:
     """How many devices of this machine litGPT will take, as its parse_devices says, without asking torch."""
     if isinstance(devices, int) and devices > 0:
         return devices
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return len(gpu_names()) or 1
-    return min(len(gpu_names()), len([part for part in visible.split(",") if part.strip()])) or 1
+    return visible_gpus(len(gpu_names())) or 1
+
+
+def visible_gpus(there: int) -> int:
+    """How many of a machine's GPUs CUDA_VISIBLE_DEVICES leaves."""
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return there if setting is None else min(there, len([part for part in setting.split(",") if part.strip()]))
 
 
 def _loader_windows(recipe: Mapping[str, Any], sequence: int) -> int | None:

@@ -18,11 +18,9 @@ def check_folders(document: Document) -> list[Finding]:
     return _initial(document) + _tokenizer(document) + _data(document)
 
 
-ABSENT = "is not on this machine."
-
-
 def _absent(key: str, folder: Path) -> Finding:
-    return Finding("note", key, f"{folder} {ABSENT}", "Check the recipe again where it is to run.")
+    text = f"{folder} is not on this machine."
+    return Finding("note", key, text, "Check the recipe again where it is to run.", elsewhere=True)
 
 
 def _initial(document: Document) -> list[Finding]:

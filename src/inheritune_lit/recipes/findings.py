@@ -24,6 +24,8 @@ class Finding:
     """Dotted, as in the file"""
     problem: str
     fix: str
+    elsewhere: bool = False
+    """About a folder that is not on this machine, but may be on the one where the recipe is to run"""
 
 
 def report(path: Path, findings: list[Finding], document: Document | None = None) -> str:
