@@ -25,7 +25,7 @@ SCRIPT = """\
 {setup}
 
 stopped=0
-trap 'stopped=1; kill -TERM $run' TERM
+trap 'stopped=1; kill -TERM $!' TERM  # $!: the signal may come before `run` is set
 # in the background, as bash runs a trap only between commands
 inheritune pretrain {recipe} --devices {gpus} --nodes {nodes} \\
   --launcher "srun --kill-on-bad-exit=1 --cpus-per-task={cpus}" --save_on_signal --grace {grace}{options} &
