@@ -1,9 +1,11 @@
+import functools
+import importlib
 import subprocess
 import sys
 
 import pytest
 
-from inheritune_lit.__main__ import COMMANDS
+from inheritune_lit.__main__ import COMMANDS, main
 
 
 def test_imports_are_light() -> None:
@@ -21,6 +23,25 @@ def test_help(command: str) -> None:
     )
     assert f"usage: inheritune {command}" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_arguments(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It begins, as `inheritune demo` does, or says what it needs."""
+    place, name = COMMANDS[command][0].split(":")
+    module, calls = importlib.import_module(place), []
+    if callable(function := getattr(module, name)):
+        monkeypatch.setattr(module, name, functools.wraps(function)(lambda **_: calls.append(command)))
+    if command in ("demo", "grow-demo"):
+        main([command])
+        assert calls == [command]
+    else:
+        with pytest.raises(SystemExit) as stop:
+            main([command])
+        assert stop.value.code == 2
+        assert f"usage: inheritune {command}" in (said := capsys.readouterr().err)
+        assert "error: " in said
+        assert calls == []
 
 
 def test_overview_and_unknown_command() -> None:

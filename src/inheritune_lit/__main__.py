@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -106,7 +107,7 @@ def _check_repeated(argv: Sequence[str]) -> None:
     """
     from inheritune_lit.recipes.reading import read_document
 
-    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+    for arg, following in pairwise([*argv, ""]):
         name, _, value = arg.partition("=")
         path = Path(value or following)
         if name == "--config" and path.is_file() and (repeated := read_document(path).repeated):
