@@ -13,12 +13,12 @@ from conftest import TEXTS, make_checkpoint, make_tokenizer, write_bpe
 from safetensors.torch import load_file, save_file
 
 from inheritune_lit import commit, hugging_face, parity, reload
-from inheritune_lit.checkpoint import Weights
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.prepare import prepare
 from inheritune_lit.export import export, export_checkpoint
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import load_model, verify
+from inheritune_lit.weights import Weights
 
 WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
 LLAMA = {

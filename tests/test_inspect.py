@@ -9,8 +9,8 @@ from conftest import make_tokenizer
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.inspect import document_lengths, domain_shares, inspect
 from inheritune_lit.data.manifest import Manifest
+from inheritune_lit.data.order import epoch_order
 from inheritune_lit.data.prepare import prepare
-from inheritune_lit.data.tokens import epoch_order
 
 
 @pytest.fixture(scope="module")

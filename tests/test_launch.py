@@ -17,11 +17,11 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from test_watch import line
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, read_receipt
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.tokens import GlobalOrder, Windows
+from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.launch import Options, Progress, child, record, resume, train
 from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
@@ -30,6 +30,7 @@ from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.launch.windows import windows_of
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import check_files, load_model
+from inheritune_lit.weights import Weights
 
 STEPS, BATCH, LENGTH = 24, 4, 16
 

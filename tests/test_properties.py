@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.manifest import Manifest, Shard, Split
+from inheritune_lit.data.order import GlobalOrder, Windows, epoch_order
 from inheritune_lit.data.sampling import MARGIN, Budget, cut
-from inheritune_lit.data.tokens import GlobalOrder, Windows, epoch_order
 from inheritune_lit.layers import parse_layers
 
 settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -13,11 +13,11 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.checkpoint import Weights
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.starts import random_state
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import load_model, verify
+from inheritune_lit.weights import Weights
 
 Tensors = dict[str, torch.Tensor]
 MakeCheckpoint = Callable[..., Path]

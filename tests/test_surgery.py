@@ -13,10 +13,10 @@ from conftest import ARCHITECTURES, make_checkpoint
 from litgpt.config import Config
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import Weights
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import compare_logits, verify
+from inheritune_lit.weights import Weights
 
 MakeCheckpoint = Callable[..., Path]
 

@@ -23,7 +23,8 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.encoding import open_tokenizer
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.tokens import GlobalOrder, TrainLoader, Windows, epoch_order
+from inheritune_lit.data.order import GlobalOrder, Windows, epoch_order
+from inheritune_lit.data.tokens import TrainLoader
 
 T = 4
 

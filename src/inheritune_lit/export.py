@@ -17,7 +17,6 @@ from inheritune_lit.checkpoint import (
     RECEIPT,
     TOKENIZER_FILES,
     WEIGHTS,
-    Weights,
     check_names_and_shapes,
     find_checkpoint,
     load_config,
@@ -30,6 +29,7 @@ from inheritune_lit.lineage import Lineage, read_lineage
 from inheritune_lit.parity import check_export
 from inheritune_lit.reload import Reloaded
 from inheritune_lit.verify import check_files
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     from litgpt.config import Config

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import HF_CONFIG, Weights
+from inheritune_lit.checkpoint import HF_CONFIG
 from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
+from inheritune_lit.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, WEIGHTS, Weights, find_checkpoint, load_config
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, WEIGHTS, find_checkpoint, load_config
 from inheritune_lit.commit import InheritError
 from inheritune_lit.reload import SAMPLES, Reloaded, reload_in_new_process
 from inheritune_lit.verify import load_model
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     import torch

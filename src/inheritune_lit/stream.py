@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from inheritune_lit.checkpoint import Record, Weights, zip_records
 from inheritune_lit.commit import InheritError
+from inheritune_lit.weights import Record, Weights, zip_records
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes, expected_shapes, load_config
+from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes, expected_shapes, load_config
 from inheritune_lit.commit import InheritError
 from inheritune_lit.origin import Origin
 from inheritune_lit.starts import (
@@ -24,6 +24,7 @@ from inheritune_lit.starts import (
     start_config,
 )
 from inheritune_lit.stream import InMemory, Part, distinct
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     from litgpt.config import Config

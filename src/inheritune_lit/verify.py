@@ -8,7 +8,6 @@ from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import (
     RECEIPT,
     WEIGHTS,
-    Weights,
     check_names_and_shapes,
     expected_shapes,
     load_config,
@@ -18,6 +17,7 @@ from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.origin import Giver, Origin, recorded
 from inheritune_lit.starts import SUBSETS, half_width
 from inheritune_lit.stream import Part
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     import torch

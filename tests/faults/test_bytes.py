@@ -17,11 +17,11 @@ from conftest import make_tokenizer, make_tokens
 from faults.conftest import Fault
 from faults.injecting import Malice, flip
 from faults.small import make_recipe
-from inheritune_lit.checkpoint import WEIGHTS, Weights
+from inheritune_lit.checkpoint import WEIGHTS
 from inheritune_lit.commit import InheritError, write_json
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.tokens import Windows
+from inheritune_lit.data.order import Windows
 from inheritune_lit.gpt2.convert import convert_gpt2
 from inheritune_lit.growth.ledger import Ledger
 from inheritune_lit.launch import resume, train
@@ -29,6 +29,7 @@ from inheritune_lit.launch.command import pretrain
 from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import verify
+from inheritune_lit.weights import Weights
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.checkpoint import Weights, read_receipt
+from inheritune_lit.checkpoint import read_receipt
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.inspect import document_lengths
 from inheritune_lit.data.manifest import Manifest
@@ -26,6 +26,7 @@ from inheritune_lit.growth.ledger import Ledger
 from inheritune_lit.runs import read_run
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import check_files
+from inheritune_lit.weights import Weights
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "3000"))
 VALUES: list[Any] = [None, True, -1, 0, 2**63, 2**70, 1e308, float("nan"), "", "x", "../x", "/etc/passwd", [], {}, [[]]]

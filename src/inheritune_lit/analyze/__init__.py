@@ -85,9 +85,10 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     import torch
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
-    from inheritune_lit.checkpoint import WEIGHTS, Weights, versions
+    from inheritune_lit.checkpoint import WEIGHTS, versions
     from inheritune_lit.evaluate.loss import default_device
     from inheritune_lit.verify import load_model
+    from inheritune_lit.weights import Weights
 
     started = time.perf_counter()
     model = load_model(checkpoint)
@@ -174,7 +175,7 @@ def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int
     """Windows spread evenly over the validation split, in batches of up to 2,048 tokens; their T; the data's hash."""
     from inheritune_lit.commit import sha256_file
     from inheritune_lit.data.manifest import MANIFEST, Manifest
-    from inheritune_lit.data.tokens import Windows
+    from inheritune_lit.data.order import Windows
 
     length = settings.max_seq_length or min(512, model.config.block_size)
     if length > model.config.block_size:

@@ -108,7 +108,7 @@ def domain_shares(
     """Share of each domain in the first optimizer steps, 0 to 1: a window belongs to the domain of its first token."""
     import numpy as np
 
-    from inheritune_lit.data.tokens import epoch_order
+    from inheritune_lit.data.order import epoch_order
 
     entries = manifest.content["splits"]["train"]
     windows = (manifest.splits["train"].tokens - 1) // max_seq_length

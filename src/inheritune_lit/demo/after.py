@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from inheritune_lit.checkpoint import WEIGHTS, Weights, read_receipt
+from inheritune_lit.checkpoint import WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.demo.inputs import run_module
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs import MODEL
 from inheritune_lit.verify import check_files
+from inheritune_lit.weights import Weights
 
 HELD_OUT = "hamlet.txt"
 QUESTIONS = 40

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit import launch
-from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, Weights, read_receipt, versions
+from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, read_receipt, versions
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.demo.inputs import run_module, show
@@ -16,6 +16,7 @@ from inheritune_lit.launch.record import check_same, parents
 from inheritune_lit.layers import parse_layers
 from inheritune_lit.runs import LAUNCH, RUN_RECEIPT, RUN_RECIPE
 from inheritune_lit.verify import check_files
+from inheritune_lit.weights import Weights
 
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")

@@ -106,7 +106,7 @@ def window_losses(logits: "torch.Tensor", windows: "torch.Tensor") -> list[float
 def all_windows(data_path: Path, max_seq_length: int, batch_size: int) -> "Iterator[torch.Tensor]":
     """Every window of the held-out split in the order of the text, (B, T + 1); the last batch may be smaller."""
     from inheritune_lit.data.manifest import Manifest
-    from inheritune_lit.data.tokens import Windows
+    from inheritune_lit.data.order import Windows
 
     windows = Windows(Manifest(data_path), "val", max_seq_length)
     for start in range(0, len(windows), batch_size):

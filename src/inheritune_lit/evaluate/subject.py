@@ -16,13 +16,13 @@ from inheritune_lit.checkpoint import (
     RECEIPT,
     TOKENIZER_FILES,
     WEIGHTS,
-    Weights,
     find_checkpoint,
     read_receipt,
     results_dir,
 )
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.verify import check_files
+from inheritune_lit.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Subject:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which weights: checkpoint.Weights', also for an export of them; else a SHA-256 over all files of weights.
+        """Which weights: weights.Weights', also for an export of them; else a SHA-256 over all files of weights.
 
         Raises:
             InheritError: there are no weights, or an export is not what its receipt says.

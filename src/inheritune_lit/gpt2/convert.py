@@ -14,12 +14,12 @@ from inheritune_lit.checkpoint import (
     RECEIPT,
     TOKENIZER_FILES,
     WEIGHTS,
-    Weights,
     check_names_and_shapes,
     versions,
 )
 from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
+from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
     import torch

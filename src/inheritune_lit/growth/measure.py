@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from inheritune_lit.checkpoint import WEIGHTS, Weights
+from inheritune_lit.checkpoint import WEIGHTS
 from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss, all_windows, validation_loss
 from inheritune_lit.evaluate.loss import default_device
+from inheritune_lit.weights import Weights
 
 WINDOWS = "windows.json"
 

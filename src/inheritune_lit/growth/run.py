@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit import launch
-from inheritune_lit.checkpoint import WEIGHTS, Weights, find_checkpoint, load_config
+from inheritune_lit.checkpoint import WEIGHTS, find_checkpoint, load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
@@ -17,6 +17,7 @@ from inheritune_lit.growth.ledger import Ledger, State
 from inheritune_lit.growth.measure import WINDOWS, measure, read_losses
 from inheritune_lit.growth.stages import REFERENCE, Settings, Stage, recipe_of
 from inheritune_lit.growth.view import View
+from inheritune_lit.weights import Weights
 
 Keep = Literal["all", "final"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, Weights, versions
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, sha256_file, staging, write_json, write_json_whole
 from inheritune_lit.launch.resume import FINAL, check
 from inheritune_lit.launch.settings import Settings
@@ -15,6 +15,7 @@ from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, MODEL, RUN_RECEIPT, read_run
 from inheritune_lit.stream import Part, copy_tensors, distinct
+from inheritune_lit.weights import Weights
 
 
 def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:

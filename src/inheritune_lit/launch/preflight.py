@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt, zip_records
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
 from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, run_lock
@@ -22,6 +22,7 @@ from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
 from inheritune_lit.recipes.validate import check_document, refused
 from inheritune_lit.runs import LAUNCH, RUN_RECEIPT
+from inheritune_lit.weights import zip_records
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
 
 def _headers(document: Document) -> list[Finding]:
     """The initial checkpoint's tensors beside its model_config.yaml, by name and shape."""
-    from inheritune_lit.checkpoint import Weights, check_names_and_shapes, load_config
+    from inheritune_lit.checkpoint import check_names_and_shapes, load_config
+    from inheritune_lit.weights import Weights
 
     if not (initial := document.get("initial_checkpoint_dir")) or not (folder := checkpoint_folder(initial)).is_dir():
         return []

@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, Weights, versions
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, InUse, locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
+from inheritune_lit.weights import Weights
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside
 ORPHAN = 15  # seconds that a training whose launcher was killed may take to die, its data workers last

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import WEIGHTS, Weights, check_names_and_shapes, zip_records
+from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes
 from inheritune_lit.commit import InheritError
+from inheritune_lit.weights import Weights, zip_records
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,7 @@ def _check_bytes(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile lets through whatever damaged headers cause: RuntimeError, zlib.error
         raise InheritError(f"{path} is not whole: {error}.") from error
     if damaged:
         raise InheritError(f"{path} is corrupt: the CRC-32 of {damaged} is not what was recorded when it was saved.")

@@ -17,7 +17,7 @@ def windows_of(recipe: Mapping[str, Any], settings: Settings, first: int, last: 
         InheritError: the recipe's data are not PackedTokens, or are not at hand.
     """
     from inheritune_lit.data.manifest import Manifest
-    from inheritune_lit.data.tokens import epoch_order
+    from inheritune_lit.data.order import epoch_order
 
     options = (recipe.get("data") or {}).get("init_args") or {}
     if "data_path" not in options:
