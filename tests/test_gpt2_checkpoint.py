@@ -157,6 +157,7 @@ def test_what_can_not_be_converted(stock: tuple[Path, Any], tmp_path: Path) -> N
         ("head of its own", state | {"lm_head.weight": state["lm_head.weight"] + 1}, {}),
         ("activation_function is 'relu', expected 'gelu_new'", state, {"activation_function": "relu"}),
         ("model_type is 'opt', expected 'gpt2'", state, {"model_type": "opt"}),
+        ("n_layer is 2.5, expected a number of 1 or more; n_head is None", state, {"n_layer": 2.5, "n_head": None}),
     ]:
         with pytest.raises(InheritError, match=message):
             gpt2.from_hugging_face(tensors, hf_config | settings)

@@ -57,6 +57,23 @@ def test_no_folder_or_nothing_in_it(tmp_path: Path) -> None:
         list_files(tmp_path)
 
 
+def test_a_link_is_followed_or_refused(tmp_path: Path) -> None:
+    corpus, elsewhere = tmp_path / "corpus", tmp_path / "elsewhere"
+    for folder in (corpus / "web", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text("words")
+    (corpus / "web/b.txt").symlink_to(elsewhere / "a.txt")
+    assert [file.path for file in list_files(corpus)] == ["web/a.txt", "web/b.txt"]
+    (corpus / "books").symlink_to(elsewhere)
+    with pytest.raises(InheritError, match=f"books is a link to a folder, which is not followed: {elsewhere}"):
+        list_files(corpus)
+    (corpus / "books").unlink()
+    (corpus / "web/b.txt").unlink()
+    (corpus / "web/b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(InheritError, match=r"web/b.txt is a link to nothing that is there"):
+        list_files(corpus)
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
 def test_text_file_is_one_document(tmp_path: Path, name: str, mark: bytes) -> None:

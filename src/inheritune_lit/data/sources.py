@@ -69,7 +69,7 @@ def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | Non
         domains: The patterns of each domain's files; by default a top-level subfolder is a domain.
 
     Raises:
-        InheritError: there is no such folder, nothing in it to read, or a file matches no domain.
+        InheritError: there is no such folder, nothing in it to read, a link to a folder, or a file matches no domain.
     """
     for domain in domains or {}:
         if Path(domain).name != domain or domain.startswith(".") or not domain:
@@ -82,7 +82,14 @@ def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | Non
         own_name = own_name.partition("@")[0]
     files = []
     for path, info in sorted(folder.find("", detail=True).items()):
-        if path.endswith(SUFFIXES) and not any(part.startswith(".") for part in Path(path).parts):
+        if any(part.startswith(".") for part in Path(path).parts):
+            continue
+        if info.get("islink") and not folder.isfile(path):  # fsspec follows links to files only
+            what = "a folder, which is not followed" if folder.isdir(path) else "nothing that is there"
+            raise InheritError(
+                f"{input_dir}: {path} is a link to {what}: {info['destination']}. Mount or copy it there, or remove it."
+            )
+        if path.endswith(SUFFIXES):
             files.append(SourceFile(path, info["size"], _domain_of(path, own_name, domains)))
     if not files:
         raise InheritError(f"No documents under {input_dir}: expected files named *{', *'.join(SUFFIXES)}.")

@@ -141,7 +141,11 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         for key, value in {"model_type": "gpt2", **FIXED}.items()
         if hf_config.get(key, value) != value
     ]
-    problems += [f"{key} is missing" for key in SIZES if key not in hf_config]
+    problems += [
+        f"{key} is {hf_config.get(key)!r}, expected a number of 1 or more"
+        for key in SIZES
+        if type(hf_config.get(key)) is not int or hf_config[key] < 1
+    ]
     if problems:
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
     width = hf_config["n_embd"]
