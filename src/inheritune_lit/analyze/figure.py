@@ -42,7 +42,14 @@ _CHANGE = (
     ("cosine", "cosine of input and output", GREEN),
 )
 _ATTENTION = (("mass", "columns m*", BLUE), ("rank", "rank k*", VERMILION))
-_NAME: dict[str, Any] = {"textcoords": "offset points", "weight": "bold"}
+
+
+def _names(axes: "Axes", names: Sequence[tuple[str, str]], highest: float) -> None:
+    """(name, colour) of each line, in a corner that is kept free above the highest value."""
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "weight": "bold"}
+    for i, (name, colour) in enumerate(names):
+        axes.text(0.98, 0.97 - 0.07 * i, name, color=colour, **place)
+    axes.set_ylim(0, highest / (0.93 - 0.07 * len(names)))
 
 
 def _plain(axes: "Axes", title: str, x: str, y: str) -> None:
@@ -59,11 +66,11 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     depths = analysis["depths"]
     first = [(row["n"], row["loss"]) for row in depths]
     axes.plot(*zip(*first, strict=True), color=BLUE, linewidth=2, marker="o", markersize=3.5)
-    axes.annotate("first n", first[0], (4, 12), color=BLUE, **_NAME)
+    names = [("first n", BLUE)]
     rescaled = [(row["n"], row["loss_rescaled"]) for row in depths if row["loss_rescaled"] is not None]
     if rescaled:
         axes.plot(*zip(*rescaled, strict=True), color=BLUE, linewidth=1.4, linestyle=(0, (3, 2)))
-        axes.annotate("norm rescaled", rescaled[0], (4, -6), color=BLUE, va="top", **_NAME)
+        names.append(("first n, norm rescaled (dashed)", BLUE))
     best: dict[int, float] = {}
     for row in analysis["pairs"]:
         n = row["first"] + row["last"]
@@ -71,8 +78,8 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     if best:
         points = sorted(best.items())
         axes.plot(*zip(*points, strict=True), color=VERMILION, linewidth=2, marker="D", markersize=4)
-        axes.annotate("best first and last", points[0], (6, 4), color=VERMILION, **_NAME)
-    axes.set_ylim(0, 1.12 * max(loss for _, loss in first))
+        names.append(("best first and last", VERMILION))
+    _names(axes, names, max(loss for _, loss in [*first, *best.items()]))
 
 
 def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:
@@ -96,10 +103,9 @@ def _blocks(
     """One curve a measure over the blocks."""
     _plain(axes, title, "block", unit)
     blocks = analysis["blocks"]
-    for i, (key, label, colour) in enumerate(curves):
+    for key, _, colour in curves:
         values = [row[key] for row in blocks]
         axes.plot([row["block"] for row in blocks], values, color=colour, linewidth=2, marker="o", markersize=3)
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top", "weight": "bold"}
-        axes.text(0.98, 0.97 - 0.07 * i, label, color=colour, **place)
     # the first block adds many times its small input: it may leave the picture, the others must not
-    axes.set_ylim(0, 1.25 * max(row[key] for row in blocks[min(1, len(blocks) - 1) :] for key, _, _ in curves))
+    highest = max(row[key] for row in blocks[min(1, len(blocks) - 1) :] for key, _, _ in curves)
+    _names(axes, [(name, colour) for _, name, colour in curves], highest)
