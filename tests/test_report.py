@@ -497,7 +497,7 @@ def browse(page: Path, folder: Path, *, width: int = 1200, height: int = 3000, s
     options = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", f"--screenshot={picture}"]
     options += [f"--window-size={width},{height}", f"--blink-settings=preferredColorScheme={scheme}"]
     command = [CHROMIUM, *SWITCHES, *options, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
     events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     # Chromium asks for its own updates whatever it is told; those have no origin
     ours = [e["url"] for e in events if "url" in e and e.get("initiator", "not an origin") != "not an origin"]
