@@ -65,6 +65,12 @@ def test_stream_hash_is_of_the_content_in_order(folder: Path) -> None:
     assert Manifest(folder).splits["train"].sha256 != before
 
 
+def test_a_name_that_no_file_can_have(folder: Path) -> None:
+    change(folder, first_shard(path="0" * 5000))
+    with pytest.raises(InheritError, match=r"000 is missing, the manifest expects"):
+        Manifest(folder).check_files()
+
+
 def first_shard(**values: Any) -> Change:
     return lambda m: m["splits"]["train"][0]["shards"][0].update(values)
 

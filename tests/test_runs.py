@@ -72,6 +72,10 @@ def test_what_is_no_run(tmp_path: Path, run: Path) -> None:
         read_run(run).curves  # noqa: B018
     with pytest.raises(InheritError, match=r"nowhere is no run: can't read .*recipe.yaml"):
         read_run(tmp_path / "nowhere")
+    for unreadable in (f"seed: {'1' * 5000}\n", "[" * 5000):
+        (run / "recipe.yaml").write_text(unreadable)
+        with pytest.raises(InheritError, match=r"is no run: can't read .*recipe.yaml"):
+            read_run(run)
     (run / "recipe.yaml").write_text("- a\n")
     with pytest.raises(InheritError, match="is no recipe: expected litGPT.s settings, with train.max_tokens"):
         read_run(run)

@@ -160,7 +160,7 @@ def read_json(path: Path, what: str, needed: Iterable[str] = ()) -> dict[str, An
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InheritError(f"Can't read the {what} {path}: {error}") from error
     if not isinstance(content, dict):
         raise InheritError(f"The {what} {path} holds a {type(content).__name__}, expected a JSON object.")

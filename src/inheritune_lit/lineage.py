@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS
-from inheritune_lit.commit import InheritError, read_json, sha256_file
+from inheritune_lit.commit import read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
+from inheritune_lit.recipes.reading import read_document
 from inheritune_lit.weights import Weights
 
 
@@ -57,7 +56,7 @@ def read_lineage(checkpoint: Path) -> Lineage:
     folder = checkpoint.resolve().parent
     in_run = (folder / "recipe.yaml").is_file() or (folder / "run.json").is_file()
     run = read_json(folder / "run.json", "run's receipt") if (folder / "run.json").is_file() else None
-    recipe = _read_yaml(folder / "recipe.yaml") or _read_yaml(checkpoint / "hyperparameters.yaml")
+    recipe = _read_settings(folder / "recipe.yaml") or _read_settings(checkpoint / "hyperparameters.yaml")
     receipt = read_json(checkpoint / RECEIPT, "receipt") if (checkpoint / RECEIPT).is_file() else None
     start, random = _start(recipe, receipt, run)
     fingerprint = Weights(checkpoint / WEIGHTS).fingerprint()
@@ -78,14 +77,8 @@ def read_lineage(checkpoint: Path) -> Lineage:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InheritError(f"Can't read the recipe {path}: {error}") from error
-    return content if isinstance(content, dict) else None
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    return read_document(path).content if path.is_file() else None
 
 
 def _start(recipe: Any, receipt: Any, run: Any) -> tuple[Mapping[str, Any] | None, bool]:

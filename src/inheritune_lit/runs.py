@@ -93,7 +93,7 @@ def read_run(folder: Path) -> Run:
     recipe = folder / RUN_RECIPE
     try:
         content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InheritError(
             f"{folder} is no run: can't read {recipe} ({error}). Name the out_dir of an `inheritune pretrain`."
         ) from error

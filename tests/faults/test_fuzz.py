@@ -29,6 +29,7 @@ from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "3000"))
+INSERTED = [b"\x00", b"\xff\xfe", b"NaN", b"{", b"]", b'"', b"1" * 5000, b"[" * 5000]
 VALUES: list[Any] = [None, True, -1, 0, 2**63, 2**70, 1e308, float("nan"), "", "x", "../x", "/etc/passwd", [], {}, [[]]]
 
 
@@ -47,7 +48,9 @@ def damaged_bytes(content: bytes, chance: random.Random) -> bytes:
             case 3:
                 data[place : place + length] = chance.randbytes(min(length, len(data) - place))
             case _:
-                data[place:place] = chance.choice([b"\x00", b"\xff\xfe", b"NaN", b"{", b"]", b'"', b"1" * 5000])
+                data[place:place] = chance.choice(
+                    [b"\x00", b"\xff\xfe", b"NaN", b"{", b"]", b'"', b"1" * 5000, b"[" * 5000]
+                )
     return bytes(data)
 
 

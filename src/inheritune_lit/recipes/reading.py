@@ -60,7 +60,7 @@ def read_document(path: Path) -> Document:
         document = Document(loader.construct_document(node) if node else {})
     except OSError as error:
         raise InheritError(f"Can't read the recipe {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InheritError(f"The recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document.content, dict):
         raise InheritError(
