@@ -2,6 +2,7 @@ import functools
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_overview_and_unknown_command() -> None:
     )
     assert done.returncode == 1
     assert "no command 'sugery'. The commands are: surgery, verify" in done.stderr
+
+
+@pytest.mark.parametrize("config", [False, True])
+def test_a_value_that_is_none_of_a_few(config: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "settings.yaml").write_text("verify: hash\n")
+    given = ["--config", str(tmp_path / "settings.yaml")] if config else ["--verify=hash"]
+    with pytest.raises(SystemExit):
+        main(["pretrain", *given, "recipe.yaml"])
+    assert 'key "verify":\n  Expected one of {sizes,full}.' in capsys.readouterr().err
 
 
 def test_flags_may_stand_without_a_value() -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, NoReturn, get_origin
 
 from inheritune_lit.commit import InheritError
 
@@ -58,7 +58,16 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     A dict of functions makes subcommands: `inheritune recipes list`. A mistake of the user (InheritError) ends in one
     readable message and exit code 1, not in a traceback.
     """
-    from jsonargparse import auto_cli, set_parsing_settings
+    from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            # what jsonargparse 4.41 says of a value that is none of a Literal's
+            asked = next((a.metavar for a in self._actions if f'key "{a.dest}"' in message), None)
+            message = message.replace(
+                "Cannot take a Union of no types", f"Expected one of {asked or 'the values above'}"
+            )
+            super().error(message, ex)
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     args = list(sys.argv[1:] if argv is None else argv)
@@ -69,7 +78,7 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     called = function if not isinstance(function, dict) else function.get(args[0] if args else "")
     args = _join_list(called, _spell_out_flags(called, args)) if called else args
     try:
-        return auto_cli(function, args=args, prog=prog)
+        return auto_cli(function, args=args, prog=prog, parser_class=Parser)
     except InheritError as error:
         sys.exit(f"{prog}: error: {error}")
     except KeyboardInterrupt:
