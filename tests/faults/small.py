@@ -51,9 +51,13 @@ def make_recipe(folder: Path, steps: int, layers: int = 2, **train: Any) -> dict
 
 
 def recipe_to_kill(folder: Path, steps: int) -> dict[str, Any]:
-    """The recipe that INHERITUNE_FAULTS_RECIPE names, such as the demo's once `inheritune demo` has written it."""
+    """The recipe that INHERITUNE_FAULTS_RECIPE names, such as the demo's once `inheritune demo` has written it.
+
+    One that saves nothing before its end, as the demo's, gets a checkpoint every fifth step, to go on from.
+    """
     if path := os.environ.get(DEMO):
-        return dict(yaml.safe_load(Path(path).read_text()))
+        recipe = dict(yaml.safe_load(Path(path).read_text()))
+        return recipe | {"train": recipe["train"] | {"save_interval": recipe["train"].get("save_interval") or 5}}
     return make_recipe(folder, steps)
 
 

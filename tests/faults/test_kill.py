@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -146,7 +147,7 @@ def whole_checkpoints(run: Path, recipe: dict[str, Any]) -> list[Path]:
     """The checkpoints of a run that are committed: whole, so that it may go on from them."""
 
     def whole() -> Iterator[Path]:
-        for folder in run.glob("step-*"):
+        for folder in sorted(run.glob("step-*"))[-GUARDED:]:
             try:
                 yield check(folder / WEIGHTS, settings_of(recipe).config, recipe["train"]).path
             except InheritError:
@@ -167,7 +168,8 @@ def trainings(run: Path) -> list[int]:
     return sorted(found)
 
 
-LONGEST = 60 if DEMO in os.environ else 1.5  # seconds of training before a kill
+# Seconds of training before a kill; checkpoints that are compared byte by byte, the newest: a real model's fill memory
+LONGEST, GUARDED = (60, 2) if DEMO in os.environ else (1.5, 1000)
 
 
 @pytest.mark.parametrize("kills", [pytest.param(20, marks=faults_long)])
@@ -210,7 +212,7 @@ def test_training(tmp_path: Path, fault: Fault, kills: int) -> None:
         if process.returncode == 0:  # it ended before its kill: another one
             assert same_state(run, tmp_path / "calm")
             finished += 1
-            run.rename(tmp_path / f"finished{finished}")
+            shutil.rmtree(run)
     last = ended([*command, run])
     assert last.returncode == 0, last.stderr
     assert same_state(run, tmp_path / "calm")
