@@ -157,6 +157,10 @@ def test_what_can_not_be_converted(stock: tuple[Path, Any], tmp_path: Path) -> N
         ("head of its own", state | {"lm_head.weight": state["lm_head.weight"] + 1}, {}),
         ("activation_function is 'relu', expected 'gelu_new'", state, {"activation_function": "relu"}),
         ("model_type is 'opt', expected 'gpt2'", state, {"model_type": "opt"}),
+        ("n_embd 32 is no multiple of n_head 5", state, {"n_head": 5}),
+        ("n_inner is 'x', expected a number", state, {"n_inner": "x"}),
+        ("layer_norm_epsilon is None", state, {"layer_norm_epsilon": None}),
+        ("inverse_layer_idx is 'false', expected true or", state, {"scale_attn_by_inverse_layer_idx": "false"}),
         ("n_layer is 2.5, expected a number of 1 or more; n_head is None", state, {"n_layer": 2.5, "n_head": None}),
     ]:
         with pytest.raises(InheritError, match=message):
@@ -171,6 +175,10 @@ def test_what_can_not_be_converted(stock: tuple[Path, Any], tmp_path: Path) -> N
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"wte.weight": Malice()}, protocol=2))
     with pytest.raises(InheritError, match="could run code"):
         convert_gpt2(folder, out_dir=tmp_path / "lit")
+    for no_model in ([1], {"a": {"b": TOKENS}}, {7: TOKENS}):
+        torch.save(no_model, folder / "pytorch_model.bin")
+        with pytest.raises(InheritError, match=r"pytorch_model.bin holds no model: expected names and their tensors"):
+            convert_gpt2(folder, out_dir=tmp_path / "lit")
     torch.save({n: t for n, t in state.items() if "h.1.ln_2" not in n}, folder / "pytorch_model.bin")
     with pytest.raises(InheritError, match=r"transformer.h.1.norm_2.weight is missing"):
         convert_gpt2(folder, out_dir=tmp_path / "lit")

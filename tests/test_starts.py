@@ -398,6 +398,15 @@ def test_dense_blocks_can_not_be_stacked_on_experts(checkpoint: MakeCheckpoint, 
     assert Config.from_checkpoint(tmp_path / "half").moe_intermediate_size == 4
 
 
+def test_a_run_and_a_seed_that_are_none(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "run/model")
+    with pytest.raises(InheritError, match=r"run is a run's folder; its checkpoint is .*run/model. Name that"):
+        surgery(tmp_path / "run", layers="2", out_dir=tmp_path / "target")
+    with pytest.raises(InheritError, match=r"--seed 1000\d*: expected 0 to 4294967295"):
+        surgery(tmp_path / "run/model", start="random", layers="2", seed=10**30, out_dir=tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
 def test_litgpt_trains_a_start_made_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reference = make_checkpoint(tmp_path / "gpt2_small", "gpt2")
     make_tokenizer(reference)

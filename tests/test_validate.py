@@ -90,6 +90,15 @@ def test_exit_code_and_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("growth/gpt2_large", "grow"), ("surgery/openllama3b_n13", "surgery"), ("data/redpajama_1b", "prepare")],
+)
+def test_another_commands_recipe(name: str, command: str) -> None:
+    with pytest.raises(InheritError, match=rf"but of `inheritune {command}`, .* --config .*{name}.yaml --dry_run"):
+        validate_file(shipped() / f"{name}.yaml")
+
+
 def test_a_strangers_recipe(tmp_path: Path) -> None:
     """n_layer alone, no train block, no data: litGPT would take another model's shape and its own defaults."""
     path = tmp_path / "stranger.yaml"
@@ -198,5 +207,8 @@ def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert yaml.safe_load((tmp_path / "mine/openllama3b_n13_e5_random.yaml").read_text())["data"]
     with pytest.raises(InheritError, match="exist already"):
         copy("openllama3b_n13_e5_random", tmp_path / "mine")
+    copy("growth/gpt2_large", tmp_path / "grown")
+    base = yaml.safe_load((tmp_path / "grown/growth/gpt2_large.yaml").read_text())["recipe"]
+    assert (tmp_path / "grown" / base.removeprefix("recipes/")).is_file(), "what it trains comes along"
     with pytest.raises(InheritError, match=r"No recipe is named 'openllama3b_n31'. Did you mean openllama3b_n1"):
         copy("openllama3b_n31", tmp_path)

@@ -10,7 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes, expected_shapes, load_config
+from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, check_names_and_shapes, expected_shapes, load_config
 from inheritune_lit.commit import InheritError
 from inheritune_lit.origin import Origin
 from inheritune_lit.starts import (
@@ -142,6 +142,11 @@ def make_plan(
     """
     if not source_dir.is_dir():
         raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
+    for folder in (source_dir, target_dir):
+        if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
+            raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
+    if not 0 <= seed < 2**32:
+        raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
     if (start == "grow") != (target_dir is not None):
         raise InheritError(
             "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "

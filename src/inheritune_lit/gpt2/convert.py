@@ -84,9 +84,14 @@ def _load(files: list[Path]) -> dict[str, "torch.Tensor"]:
     state: dict[str, torch.Tensor] = {}
     for path in files:
         try:
-            state |= load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+            part = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         except pickle.UnpicklingError as error:
             raise InheritError(f"{path} was not opened: it holds more than tensors, which could run code.") from error
         except (SafetensorError, RuntimeError, OSError, EOFError) as error:
             raise InheritError(f"{path} is not whole: {error}. Fetch it again.") from error
+        if not isinstance(part, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in part.items()
+        ):
+            raise InheritError(f"{path} holds no model: expected names and their tensors, got a {type(part).__name__}.")
+        state |= part
     return state

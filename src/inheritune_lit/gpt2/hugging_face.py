@@ -26,6 +26,7 @@ PARTS = {
 }
 OUTSIDE = tuple(f"transformer.{name}" for name in ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"))
 SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+DEFAULTS = {"layer_norm_epsilon": 1e-5, "scale_attn_by_inverse_layer_idx": False}
 # config.json's key → the one value that our model computes
 FIXED = {
     "activation_function": "gelu_new",
@@ -133,29 +134,39 @@ def _check_tied(head: "torch.Tensor", hf_state: Mapping[str, "torch.Tensor"]) ->
         )
 
 
-def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
-    from litgpt.config import Config
-
+def _problems(hf_config: Mapping[str, Any]) -> list[str]:
+    """What in a config.json is not of a GPT-2 that litGPT can hold."""
     problems = [
         f"{key} is {hf_config[key]!r}, expected {value!r}"
         for key, value in {"model_type": "gpt2", **FIXED}.items()
         if hf_config.get(key, value) != value
     ]
+    sizes = {key: hf_config.get(key) for key in SIZES} | {"n_inner": hf_config.get("n_inner") or 1}
     problems += [
-        f"{key} is {hf_config.get(key)!r}, expected a number of 1 or more"
-        for key in SIZES
-        if type(hf_config.get(key)) is not int or hf_config[key] < 1
+        f"{key} is {value!r}, expected a number of 1 or more"
+        for key, value in sizes.items()
+        if type(value) is not int or value < 1
     ]
-    if problems:
+    if not problems and hf_config["n_embd"] % hf_config["n_head"]:
+        problems.append(f"n_embd {hf_config['n_embd']} is no multiple of n_head {hf_config['n_head']}")
+    epsilon, scaled = (hf_config.get(key, default) for key, default in DEFAULTS.items())
+    if type(epsilon) is not float or not 0 < epsilon < 1:
+        problems.append(f"layer_norm_epsilon is {epsilon!r}, expected a small number such as 1e-05")
+    if type(scaled) is not bool:
+        problems.append(f"scale_attn_by_inverse_layer_idx is {scaled!r}, expected true or false")
+    return problems
+
+
+def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
+    from litgpt.config import Config
+
+    if problems := _problems(hf_config):
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
+    epsilon, scaled = (hf_config.get(key, default) for key, default in DEFAULTS.items())
     width = hf_config["n_embd"]
     return Config(
         name="gpt2",
-        hf_config={
-            "model_type": "gpt2",
-            "layer_norm_bias": True,
-            "scale_attn_by_inverse_layer_idx": bool(hf_config.get("scale_attn_by_inverse_layer_idx")),
-        },
+        hf_config={"model_type": "gpt2", "layer_norm_bias": True, "scale_attn_by_inverse_layer_idx": scaled},
         block_size=hf_config["n_positions"],
         vocab_size=hf_config["vocab_size"],
         padded_vocab_size=hf_config["vocab_size"],
@@ -163,7 +174,7 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         n_head=hf_config["n_head"],
         n_embd=width,
         intermediate_size=hf_config.get("n_inner") or 4 * width,
-        norm_eps=hf_config.get("layer_norm_epsilon", 1e-5),
+        norm_eps=epsilon,
         rotary_percentage=0.0,
         parallel_residual=False,
         gelu_approximate="tanh",

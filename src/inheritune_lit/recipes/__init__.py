@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
+from inheritune_lit.recipes.reading import read_document
 from inheritune_lit.text_table import aligned
 
 
@@ -27,7 +28,7 @@ def _short(tokens: int) -> str:
 
 
 def copy(name: str, out_dir: Path) -> None:
-    """Copies a shipped recipe, and the surgery recipe of its target, if it has one, into a folder of yours.
+    """Copies a shipped recipe into a folder of yours, with its target's surgery recipe, or what a growth trains.
 
     Args:
         name: As `inheritune recipes list` shows it.
@@ -42,6 +43,8 @@ def copy(name: str, out_dir: Path) -> None:
     files = [source]
     if (run := run_named(name)) and run.target:
         files.append(shipped() / "surgery" / f"{run.target}.yaml")
+    if base := read_document(source).get("recipe"):  # what a growth trains
+        files.append(shipped().joinpath(*Path(base).parts[1:]))
     targets = [out_dir / file.relative_to(shipped()) for file in files]
     if existing := [str(target) for target in targets if target.exists()]:
         raise InheritError(f"{' and '.join(existing)} exist already. Choose another folder, or remove them first.")

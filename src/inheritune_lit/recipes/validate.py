@@ -6,14 +6,23 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.reading import Document, parse_recipe, read_document
 
+# A setting that only the recipes of another command have
+OTHERS = {"recipe": "grow", "source_dir": "surgery", "input_dir": "prepare"}
+
 
 def validate_file(path: Path, devices: int | None = None, nodes: int | None = None) -> tuple[list[Finding], Document]:
     """Every finding on a recipe, and the recipe as it stands in its file.
 
     Raises:
-        InheritError: the file can't be read as YAML.
+        InheritError: the file can't be read as YAML, or is a recipe of another command.
     """
     document = read_document(path)
+    for key, command in OTHERS.items():
+        if document.states(key) and not document.states("train"):
+            raise InheritError(
+                f"{path} is no recipe of `litgpt pretrain`, but of `inheritune {command}`, which checks it itself: "
+                f"`inheritune {command} --config {path} --dry_run`."
+            )
     findings = check_document(document, devices, nodes)
     if not any(finding.severity == "error" for finding in findings):  # whatever we did not think of
         findings += refused(path)
