@@ -42,7 +42,7 @@ COMMANDS = {
 
 @pytest.mark.faults_long
 def test_a_job_out_of_time_saves_is_put_back_and_ends_in_the_same_bits(tmp_path: Path, fault: Fault) -> None:
-    recipe = make_recipe(tmp_path, steps=16) | {"out_dir": str(tmp_path / "run")}
+    recipe = make_recipe(tmp_path, steps=200) | {"out_dir": str(tmp_path / "run")}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for name, text in COMMANDS.items():
         (tmp_path / name).write_text(text)
