@@ -1,6 +1,7 @@
 """The demo's own logic: what it says of two curves, what it trains, and when it does a stage again."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from conftest import make_checkpoint, make_tokenizer, make_tokens
 from matplotlib.image import imread
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.demo import demo, stages
+from inheritune_lit.demo import after, demo, stages
 from inheritune_lit.demo.figure import draw
 from inheritune_lit.demo.inputs import DOWNLOADS, fetch
 from inheritune_lit.demo.results import compare, table, verdict
 from inheritune_lit.demo.stages import Paths, render, surgery, train
+from inheritune_lit.evaluate.results import FORMAT, versions
+from inheritune_lit.weights import Weights
 
 
 def test_verdict_reports_what_happened() -> None:
@@ -56,6 +59,48 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     make_tokenizer(paths.reference)
     make_tokens(folder, paths.reference, documents=6)
     return paths
+
+
+def test_it_evaluates_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the model card has the results."""
+    done: list[str] = []
+    names = ["fetch", "write_text", "convert", "prepare", "surgery", "train", "results.compare", "figure.draw"]
+    names += ["results.table", "after.evaluate", "after.export", "after.analyze", "after.report"]
+    for name in names:
+        monkeypatch.setattr(f"inheritune_lit.demo.{name}", lambda *_, name=name, **__: done.append(name) or {})
+    monkeypatch.setattr("inheritune_lit.demo.ROOM", 0)
+    demo(tmp_path)
+    assert done.index("after.evaluate") < done.index("after.export")
+
+
+def test_results_of_other_versions_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update; and what is exported has them in its model card."""
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(after, "run_module", lambda *args, **_: calls.append(args[1:]))
+    monkeypatch.setattr(after, "QUESTIONS", 1)
+    paths = Paths(tmp_path, "2", 10)
+    paths.text.mkdir()
+    (paths.text / after.HELD_OUT).write_text("".join(f"There are {i} things in heaven.\n" for i in range(9)))
+    run, exported = paths.run(inherited=True), after.exported(paths)
+    checkpoint = make_checkpoint(run / "model")
+    exported.mkdir(parents=True)
+    source = {"fingerprint": Weights(checkpoint / "lit_model.pth").fingerprint()}
+    (exported / "inheritance.json").write_text(json.dumps({"files": {}, "source": source}))
+    (exported / "README.md").touch()
+    scores = after.scores(run)
+    scores.parent.mkdir()
+
+    for found, expected in (versions(), []), (versions() | {"lm_eval": "0.1"}, ["--overwrite"]):
+        scores.write_text(json.dumps({"format": FORMAT, "versions": found}))
+        after.evaluate(paths)
+        command, subject, *options = calls[-3]
+        assert (command, subject, options[4:]) == ("evaluate", str(run), expected)
+
+    os.utime(scores, (1, 1))
+    assert after.export(paths) is True
+    os.utime(exported / "README.md", (0, 0))
+    assert after.export(paths) is False
+    assert calls[-1][:2] == ("export", str(run))
 
 
 def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from test_export import LLAMA, make_reference
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from inheritune_lit import parity, reload
-from inheritune_lit.commit import InheritError
+from inheritune_lit.commit import InheritError, InUse
 from inheritune_lit.evaluate import command, harness
 from inheritune_lit.evaluate.command import evaluate
 from inheritune_lit.evaluate.harness import DataOptions, ModelOptions, check_data, task_config
@@ -247,7 +247,7 @@ def toy(tmp_path: Path) -> tuple[Path, Path]:
 
 def run_toy(toy: tuple[Path, Path], **options: Any) -> dict[str, Any]:
     model, suite = toy
-    evaluate(str(model), suite=str(suite), data_dir=suite.parent / "data", **options)
+    evaluate(str(model), suite=str(suite), **{"data_dir": suite.parent / "data"} | options)
     content: dict[str, Any] = json.loads((model / "evaluation/toy.json").read_text())
     return content
 
@@ -294,6 +294,46 @@ def test_goes_on_after_an_interruption(toy: tuple[Path, Path], monkeypatch: pyte
     assert {name: task["value"] for name, task in whole["tasks"].items()} == {"toy_a": 0.6, "toy_b": 0.5, "toy_c": 0}
     monkeypatch.setattr(command, "load_model", None)  # nothing to do: no model is loaded
     assert run_toy(toy) == whole
+    data = (toy[1].parent / "data").rename(toy[1].parent / "moved")
+    assert run_toy(toy, data_dir=data) == whole
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_two_evaluations_at_once(
+    toy: tuple[Path, Path], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two suites, each has its own export; of one suite, the second is told. Nothing else there is touched."""
+    suite, out = toy[1], tmp_path / "out"
+    other = shutil.copy(suite, suite.with_name("other.yaml"))
+    (out / "exported").mkdir(parents=True)
+    (out / "exported/mine").touch()
+
+    def run(suite: Path, task: str) -> None:
+        evaluate(str(checkpoint), suite=str(suite), data_dir=tmp_path / "data", out_dir=out, tasks=task)
+
+    def meanwhile(lm: Any, *rest: Any) -> dict[str, Any]:
+        monkeypatch.setattr(command, "run_task", harness.run_task)
+        with pytest.raises(InUse, match="Another process is writing .*toy"):
+            run(suite, "toy_b")
+        run(other, "toy_c")
+        assert Path(lm.model.name_or_path, "model.safetensors").is_file()
+        return harness.run_task(lm, *rest)
+
+    monkeypatch.setattr(command, "run_task", meanwhile)
+    run(suite, "toy_a")
+    run(suite, "toy_b")
+    assert list(json.loads((out / "toy.json").read_text())["tasks"]) == ["toy_a", "toy_b"]
+    assert sorted(path.name for path in out.iterdir()) == ["exported", "other.json", "toy.json"]
+    assert (out / "exported/mine").is_file()
+
+
+@pytest.mark.usefixtures("light_registry")
+def test_auto_sizes_each_task(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first task may be the one with the shortest questions."""
+    sizes = iter((16, 4, 2))
+    monkeypatch.setattr(harness, "CPU_BATCH", "auto")
+    monkeypatch.setattr(huggingface.HFLM, "_detect_batch_size", lambda *_: next(sizes))
+    assert [task["batch_size"] for task in run_toy(toy)["tasks"].values()] == [16, 4, 2]
 
 
 @pytest.mark.usefixtures("light_registry")
@@ -312,6 +352,13 @@ def test_results_are_not_mixed(toy: tuple[Path, Path]) -> None:
     with pytest.raises(InheritError, match="toy_c num_fewshot: 0 before, 1 now"):
         run_toy(toy, limit=2)
     suite.write_text(yaml.dump(content))
+
+    questions = suite.parent / "data/toy_c/test.jsonl"
+    before = questions.read_text()
+    questions.write_text(before.replace('"answer": 3', '"answer": 2'))
+    with pytest.raises(InheritError, match="toy_c data_sha256"):
+        run_toy(toy, limit=2)
+    questions.write_text(before)
 
     settings = model / "tokenizer_config.json"
     before = settings.read_text()
@@ -335,6 +382,36 @@ def test_a_missing_tensor_is_an_error(toy: tuple[Path, Path]) -> None:
     config.write_text(config.read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 1'))
     with pytest.raises(InheritError, match="unexpected keys: model.layers.1"):
         run_toy(toy)
+
+
+BROKEN = {
+    "weights": ("model.safetensors", lambda content: content[:-9], "SafetensorError"),
+    "tokenizer": ("tokenizer.json", lambda content: content[:-9], "JSONDecodeError"),
+    "no tokenizer": ("tokenizer.json", lambda _: None, "Error: "),
+    "settings": ("tokenizer_config.json", lambda content: content[:-9], "JSONDecodeError"),
+    "activation": ("config.json", lambda content: content.replace(b'"silu"', b'"swish2"'), "KeyError: .swish2"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_hugging_face_folder_is_named(toy: tuple[Path, Path], what: str) -> None:
+    name, change, said = BROKEN[what]
+    content = change((toy[0] / name).read_bytes())
+    (toy[0] / name).unlink() if content is None else (toy[0] / name).write_bytes(content)
+    with pytest.raises(InheritError, match=f"can't load the model and tokenizer in {toy[0]}: .*{said}"):
+        harness.load_model(toy[0], ModelOptions())
+
+
+def test_a_model_that_needs_code_is_refused(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, transformers would ask whether to run it. --trust_remote_code is for data sets only."""
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "n")
+    classes = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (toy[0] / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": classes}))
+    with pytest.raises(InheritError, match="needs code of its own repository") as error:
+        harness.load_model(toy[0], ModelOptions())
+    assert "trust_remote_code" not in str(error.value)
+    assert asked == []
 
 
 @pytest.mark.usefixtures("light_registry")

@@ -506,6 +506,7 @@ def test_the_card_says_what_is_known(run: Path, tmp_path: Path, in_this_process:
 
 
 def test_the_card_calls_unknown_what_is_unknown(target: Path, tmp_path: Path, in_this_process: None) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))  # beside it, of something else
     export_checkpoint(target, tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "unknown"
@@ -517,6 +518,35 @@ def test_the_card_calls_unknown_what_is_unknown(target: Path, tmp_path: Path, in
     ):
         assert line in card, line
     assert "base_model" not in card
+
+
+def test_the_card_of_a_checkpoint_on_the_way(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    """The run's time and last losses are not those of step 5 of 10."""
+    shutil.copytree(run / "final", run / "step-00000005")
+    export_checkpoint(run / "step-00000005", tmp_path / "out", license="other: mine", base_model="a: #b")
+    card = (tmp_path / "out/README.md").read_text()
+    for line in (
+        "| tokens | 320 |",
+        "| optimizer steps | 5 |",
+        "| hours | unknown |",
+        "| loss, training at the end (nats per token) | unknown |",
+        "| loss, validation at the end (nats per token) | unknown |",
+        "| loss, validation before training (nats per token) | 9.1250 |",
+    ):
+        assert line in card, line
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["license"], front["base_model"]) == ("other: mine", "a: #b")
+
+
+def test_the_card_of_a_plain_litgpt_run(run: Path, tmp_path: Path, in_this_process: None) -> None:
+    """Which leaves its settings in final/ only; `inheritune evaluate RUN` writes beside that."""
+    (run / "recipe.yaml").rename(run / "final/hyperparameters.yaml")
+    (run / "run.json").unlink()
+    receipt = export_checkpoint(run, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert receipt["source"]["name"] == "small_llama"
+    assert "| tokens | 640 |" in card
+    assert "| piqa | acc | 51.25 |" in card
 
 
 def test_the_card_of_converted_weights_claims_no_inheriting(
@@ -570,6 +600,13 @@ def test_a_random_start_inherited_nothing(run: Path, tmp_path: Path, in_this_pro
     edit(run / "run.json", start={"fingerprint": "random", "inheritance": None})
     assert export_checkpoint(run, tmp_path / "out")["inheritance"] is None
     assert "Nothing: training began with random weights." in (tmp_path / "out/README.md").read_text()
+
+
+def test_an_export_does_not_delete_results(exported: Path, target: Path) -> None:
+    edit_new(exported / "evaluation/low_data.json", {})
+    with pytest.raises(InheritError, match="would delete the results of `inheritune evaluate` in .*/evaluation"):
+        export_checkpoint(target, exported, overwrite=True)
+    assert (exported / "evaluation/low_data.json").is_file()
 
 
 def test_an_export_does_not_replace_what_it_is_made_from(target: Path) -> None:

@@ -1,6 +1,7 @@
 """The loss over a whole held-out split and its domains, and what CHECKPOINT may be."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import make_checkpoint, make_tokenizer
 
+from inheritune_lit.analyze import Settings, measure
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.prepare import prepare
 from inheritune_lit.evaluate import validation_windows
@@ -106,8 +108,27 @@ def test_command(checkpoint: Path, tokens: Path, capsys: pytest.CaptureFixture[s
         **{"name": "run", "path": str(run / "model"), "fingerprint": find(str(checkpoint)).fingerprint},
     }
     assert f"law              {content['domains']['law']['mean']:.4f}" in capsys.readouterr().out
+    (run / "step-00000008").symlink_to(checkpoint)
+    assert find(str(run / "step-00000008")).trained_length == 16
+    (tmp_path / "plain/final").mkdir(parents=True)
+    for file in checkpoint.iterdir():
+        shutil.copyfile(file, tmp_path / "plain/final" / file.name)
+    (tmp_path / "plain/final/hyperparameters.yaml").write_text("train: {max_seq_length: 24}")  # as litGPT leaves it
+    assert find(str(tmp_path / "plain")).trained_length == 24
     evaluate(str(checkpoint), loss=tokens, out_dir=tmp_path / "out")
     assert json.loads((tmp_path / "out/loss.json").read_text())["max_seq_length"] == 32, "all that the model takes"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_known_first(device: str, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for ask in (
+        lambda: evaluate(str(nowhere), device=device),
+        lambda: held_out_loss(nowhere, nowhere, device=device),
+        lambda: measure(nowhere, Settings(nowhere), device),
+    ):
+        with pytest.raises(InheritError, match=f"--device is {device}, which PyTorch can't use here"):
+            ask()
 
 
 def test_errors(checkpoint: Path, tokens: Path, tmp_path: Path) -> None:

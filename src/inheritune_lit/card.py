@@ -49,7 +49,7 @@ def render_card(
             lineage=lineage,
             start=_start(lineage.start),
             hyperparameters=_hyperparameters(lineage.recipe or {}),
-            run=_run(lineage.run or {}),
+            run=_run(lineage.run or {}, lineage.steps),
             evaluations=[result for result in lineage.evaluations if result.get("kind") == "evaluation"],
             held_out=next((result for result in lineage.evaluations if result.get("kind") == "validation_loss"), None),
             versions={**(lineage.run or {}).get("versions", {}), **receipt["versions"]},
@@ -95,8 +95,10 @@ def _hyperparameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's receipt says of machine, time and losses."""
+def _run(receipt: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
+    """What a run's receipt says of machine, time and losses; the last two only of the checkpoint that it ended with."""
+    if receipt.get("steps") not in (None, steps):
+        receipt = {**receipt, "seconds": None, "losses": None}
     hardware, losses = receipt.get("hardware") or {}, receipt.get("losses") or {}
     gpus, processes = hardware.get("gpus"), hardware.get("world_size")
     machine = f"{processes or len(gpus)} × {gpus[0]}" if gpus else None

@@ -19,6 +19,7 @@ WEIGHTS = "lit_model.pth"
 MODEL_CONFIG = "model_config.yaml"
 HF_CONFIG = "config.json"
 RECEIPT = "inheritance.json"
+HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -45,6 +46,20 @@ def find_checkpoint(path: Path) -> Path:
         f"This run has not ended; name one of its checkpoints: {', '.join(steps[-3:])}." if steps else "Check the path."
     )
     raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """The folder of the run that saved a checkpoint, if one did. A recipe.yaml beside other folders is not theirs.
+
+    Args:
+        checkpoint: A checkpoint folder, or a link to one; only model/, final/ and step-* are a run's.
+    """
+    for folder in (checkpoint.absolute(), checkpoint.resolve()):
+        is_named = folder.name in ("model", "final") or folder.name.startswith("step-")
+        signs = (folder.parent / "recipe.yaml", folder.parent / "run.json", folder / HYPERPARAMETERS)
+        if is_named and any(sign.is_file() for sign in signs):
+            return folder.parent
+    return None
 
 
 def results_dir(path: Path, what: str) -> Path:

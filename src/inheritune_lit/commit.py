@@ -171,6 +171,14 @@ def read_json(path: Path, what: str, needed: Iterable[str] = ()) -> dict[str, An
     return content
 
 
+def sha256_of(files: Iterable[Path], folder: Path) -> str:
+    """SHA-256 over the names and contents of files in a folder."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder)} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it; reads 16 MiB at a time."""
     digest = hashlib.sha256()

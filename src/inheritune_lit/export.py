@@ -91,10 +91,16 @@ def export_checkpoint(
     """`export` for programs: writes `out_dir` and returns its receipt.
 
     Raises:
-        InheritError: the checkpoint or its config.json is not what it should be, or what was written is not.
+        InheritError: the checkpoint or its config.json is not what it should be, or what was written is not, or
+            `out_dir` holds results of an evaluation.
     """
     checkpoint = find_checkpoint(checkpoint)
     refuse_to_replace(out_dir, checkpoint)
+    if overwrite and any((out_dir / "evaluation").glob("*.json")):
+        raise InheritError(
+            f"--overwrite would delete the results of `inheritune evaluate` in {out_dir / 'evaluation'}. "
+            "Move them away, or choose another --out_dir."
+        )
     config, weights, hf_config = open_checkpoint(checkpoint)
     lineage = read_lineage(checkpoint)
     check_tokenizer(checkpoint, config, lineage)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS
+from inheritune_lit.checkpoint import HYPERPARAMETERS, RECEIPT, WEIGHTS, run_folder
 from inheritune_lit.commit import read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.recipes.reading import read_document
+from inheritune_lit.runs import RUN_RECEIPT, RUN_RECIPE
 from inheritune_lit.weights import Weights
 
 
@@ -53,20 +54,21 @@ def read_lineage(checkpoint: Path) -> Lineage:
     Raises:
         InheritError: one of them is there and can't be read.
     """
-    folder = checkpoint.resolve().parent
-    in_run = (folder / "recipe.yaml").is_file() or (folder / "run.json").is_file()
-    run = read_json(folder / "run.json", "run's receipt") if (folder / "run.json").is_file() else None
-    recipe = _read_settings(folder / "recipe.yaml") or _read_settings(checkpoint / "hyperparameters.yaml")
+    folder = run_folder(checkpoint)
+    run = read_json(folder / RUN_RECEIPT, "run's receipt") if folder and (folder / RUN_RECEIPT).is_file() else None
+    recipe = _read_settings(folder / RUN_RECIPE) if folder else None
+    recipe = recipe or _read_settings(checkpoint / HYPERPARAMETERS)
     receipt = read_json(checkpoint / RECEIPT, "receipt") if (checkpoint / RECEIPT).is_file() else None
     start, random = _start(recipe, receipt, run)
     fingerprint = Weights(checkpoint / WEIGHTS).fingerprint()
-    places = (folder if in_run else checkpoint, checkpoint)
     # [!.]: not what an evaluation that was killed left half written
     found = {
-        path: read_json(path, "results") for place in places for path in sorted(place.glob("evaluation/[!.]*.json"))
+        path: read_json(path, "results")
+        for place in (folder or checkpoint, checkpoint)
+        for path in sorted(place.glob("evaluation/[!.]*.json"))
     }
     return Lineage(
-        name=folder.name if in_run else checkpoint.resolve().name,
+        name=(folder or checkpoint.resolve()).name,
         run=run,
         recipe=recipe,
         steps=_steps(checkpoint, recipe, run),

@@ -86,11 +86,12 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
     from inheritune_lit.checkpoint import WEIGHTS, versions
-    from inheritune_lit.evaluate.loss import default_device
+    from inheritune_lit.evaluate.loss import usable_device
     from inheritune_lit.verify import load_model
     from inheritune_lit.weights import Weights
 
     started = time.perf_counter()
+    device = usable_device(None if device == "auto" else device)
     model = load_model(checkpoint)
     n_layer = model.config.n_layer
     if settings.keep is not None and not 1 <= settings.keep <= n_layer:
@@ -98,7 +99,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     if settings.windows < 2:
         raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
     batches, length, manifest = _windows(settings, model)
-    model = model.to(default_device() if device == "auto" else device)
+    model = model.to(device)
 
     pairs = [(n, 0) for n in range(1, n_layer + 1)]
     kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []

@@ -66,10 +66,10 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
 
             results = compare(paths)
             draw(results, paths.out_dir / "loss_curves.png")
-        with stage("Export the trained model to Hugging Face's format") as done:
-            done["reused"] = after.export(paths)
         with stage("Ask the models what comes next in the held-out play"):
             after.evaluate(paths)
+        with stage("Export the trained model to Hugging Face's format") as done:
+            done["reused"] = after.export(paths)  # with the answers in its model card
         with stage("Which blocks of the reference would have been the ones to keep?") as done:
             done["reused"] = after.analyze(paths)
         with stage("Put it all on one page"):

@@ -8,6 +8,7 @@ from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.demo.inputs import run_module
 from inheritune_lit.demo.stages import Paths
+from inheritune_lit.export import CARD
 from inheritune_lit.runs import MODEL
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
@@ -23,9 +24,11 @@ def export(paths: Paths) -> bool:
     try:
         receipt = read_receipt(out_dir)
         check_files(out_dir, receipt["files"])
-        if receipt["source"]["fingerprint"] == Weights(run / MODEL / WEIGHTS).fingerprint():
+        same = receipt["source"]["fingerprint"] == Weights(run / MODEL / WEIGHTS).fingerprint()
+        # or its model card does not have the answers
+        if same and (out_dir / CARD).stat().st_mtime >= scores(run).stat().st_mtime:
             return True
-    except (InheritError, KeyError, TypeError):
+    except (InheritError, OSError, KeyError, TypeError):
         pass
     overwrite = ["--overwrite"] if out_dir.exists() else []
     names = ["--license", "apache-2.0", "--base_model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
@@ -44,7 +47,21 @@ def evaluate(paths: Paths) -> None:
     questions = paths.out_dir / "questions"
     write_cloze(paths.text / HELD_OUT, questions, QUESTIONS)
     for subject in subjects(paths):
-        _inheritune("evaluate", subject, "--suite", "smoke", "--data_dir", questions)
+        overwrite = ["--overwrite"] if _is_of_other_versions(scores(subject)) else []
+        _inheritune("evaluate", subject, "--suite", "smoke", "--data_dir", questions, *overwrite)
+
+
+def scores(subject: Path) -> Path:
+    return subject / "evaluation" / "smoke.json"
+
+
+def _is_of_other_versions(results: Path) -> bool:
+    from inheritune_lit.evaluate.results import FORMAT, versions
+
+    if not results.is_file():
+        return False
+    found = read_json(results, "results")
+    return (found.get("format"), found.get("versions")) != (FORMAT, versions())
 
 
 def analyze(paths: Paths) -> bool:

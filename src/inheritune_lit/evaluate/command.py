@@ -1,23 +1,27 @@
 """`inheritune evaluate`: a model's scores on a suite of lm-eval's tasks, and its loss on held-out tokens."""
 
 import shlex
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from inheritune_lit.commit import InheritError, write_json_whole
+from inheritune_lit.commit import InheritError, locked, write_json_whole
 from inheritune_lit.evaluate.harness import (
     DataOptions,
     ModelOptions,
     check_data,
+    data_sha256,
     load_model,
     run_task,
     task_config,
 )
 from inheritune_lit.evaluate.held_out import held_out_loss
-from inheritune_lit.evaluate.loss import default_device
+from inheritune_lit.evaluate.loss import usable_device
 from inheritune_lit.evaluate.results import FORMAT, Results, line, versions
 from inheritune_lit.evaluate.subject import Subject, find
 from inheritune_lit.evaluate.suites import Suite, check_suite, read_suite, registry
@@ -59,6 +63,7 @@ def evaluate(
         trust_remote_code: Let data sets be loaded by scripts of their repositories, which run with your rights.
         overwrite: Begin anew, whatever results there are.
     """
+    device = usable_device(device)
     subject = find(checkpoint)
     out_dir = out_dir or subject.out_dir
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size)):
@@ -73,13 +78,13 @@ def evaluate(
         size = None if batch_size == "auto" else int(batch_size)
         _measure_loss(subject, loss, out_dir, max_seq_length, device, size)
     if chosen is not None:
-        model = ModelOptions(device or default_device(), dtype, batch_size)
+        model = ModelOptions(device, dtype, batch_size)
         data = DataOptions(data_dir and data_dir.resolve(), trust_remote_code)
         _run_suite(subject, chosen, out_dir, limit, model, data, overwrite)
 
 
 def _measure_loss(
-    subject: Subject, data: Path, out_dir: Path, length: int | None, device: str | None, batch_size: int | None
+    subject: Subject, data: Path, out_dir: Path, length: int | None, device: str, batch_size: int | None
 ) -> None:
     if not subject.is_litgpt:
         raise InheritError(
@@ -124,28 +129,39 @@ def _run_suite(
     print(f"{suite.name}: {len(suite.tasks)} tasks on {subject.name}", flush=True)
     manager = registry(suite.task_dir)
     check_suite(suite, manager)
-    header = _header(subject, suite, limit, model, data)
-    results = Results(out_dir / f"{suite.name}.json", header, overwrite=overwrite)
-    pending = results.pending(suite)
-    for name in [task.name for task in suite.tasks if task not in pending]:
-        print(f"{line(name, results.content['tasks'][name])}  measured before", flush=True)
-    configs = {task: task_config(task, manager, data) for task in pending}
-    for task, config in configs.items():
-        check_data(task, config, manager)
-    if pending:
-        with subject.as_hugging_face(out_dir) as folder:
-            lm = load_model(folder, model)
+    header = _header(subject, suite, limit, model)
+    configs = {task: task_config(task, manager, data) for task in suite.tasks}
+    digests = {task: data_sha256(config) for task, config in configs.items()}
+    with _alone(out_dir, suite) as work_dir:
+        results = Results(out_dir / f"{suite.name}.json", header, overwrite=overwrite)
+        pending = results.pending(suite, digests)
+        for name in [task.name for task in suite.tasks if task not in pending]:
+            print(f"{line(name, results.content['tasks'][name])}  measured before", flush=True)
+        for task in pending:
+            check_data(task, configs[task], manager)
+        if pending:
+            lm = load_model(subject.as_hugging_face(work_dir), model)
             results.content["model"]["parameters"] = lm.model.num_parameters()
-            for number, (task, config) in enumerate(configs.items(), start=1):
+            for number, task in enumerate(pending, start=1):
                 print(f"[{number}/{len(pending)}] {task.name}", flush=True)
-                results.add(task, run_task(lm, task, config, manager, limit))
-                print(line(task.name, results.content["tasks"][task.name]), flush=True)
+                result = run_task(lm, task, configs[task], manager, limit)
+                results.add(task, result | {"data_sha256": digests[task]})
+                print(line(task.name, result), flush=True)
     print(f"→ {results.path}")
 
 
-def _header(
-    subject: Subject, suite: Suite, limit: int | None, model: ModelOptions, data: DataOptions
-) -> dict[str, Any]:
+@contextmanager
+def _alone(out_dir: Path, suite: Suite) -> Iterator[Path]:
+    """A folder for the export, locked: a second evaluation of the suite would write over this one's results."""
+    folder = out_dir / f".{suite.name}.work"
+    with locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def _header(subject: Subject, suite: Suite, limit: int | None, model: ModelOptions) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kind": "evaluation",
@@ -157,11 +173,7 @@ def _header(
             "settings_sha256": subject.settings_sha256,
         },
         "limit": limit,
-        "settings": {
-            "dtype": model.dtype,
-            "device": model.device.split(":")[0],
-            "data_dir": data.data_dir and str(data.data_dir),
-        },
+        "settings": {"dtype": model.dtype, "device": model.device.split(":")[0]},
         "versions": versions(),
         "command": _command(),
     }

@@ -3,12 +3,13 @@
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import RECEIPT, read_receipt
-from inheritune_lit.commit import InheritError
+from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ def task_config(task: SuiteTask, manager: "TaskManager", data: DataOptions) -> d
     return config | {"dataset_path": str((data_dir / name).resolve())}
 
 
+def data_sha256(config: Mapping[str, Any]) -> str | None:
+    """SHA-256 over the files of a task's data set in --data_dir; None if it is from Hugging Face's cache or hub."""
+    if "dataset_path" not in config:
+        return None
+    folder = Path(config["dataset_path"])
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hidden = {path for path in files if "/." in f"/{path.relative_to(folder)}"}  # such as the times of `hf download`
+    return sha256_of((path for path in files if path not in hidden), folder)
+
+
 def how_to_fetch(name: str, data_dir: Path | None) -> str:
     folder = data_dir or "DATA_DIR"
     return (
@@ -123,13 +134,24 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not go along with data loading's forks
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
+    size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size
+    use_fast = _use_fast_tokenizer(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=get_dtype(options.dtype), output_loading_info=True
+            folder, dtype=get_dtype(options.dtype), output_loading_info=True, trust_remote_code=False
         )
-    except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise InheritError(f"transformers can't load {folder}: {error}") from error
-    model, info = loaded
+        model, info = loaded
+        lm = HFLM(
+            pretrained=model.to(options.device),
+            tokenizer=str(folder),
+            use_fast_tokenizer=use_fast,
+            batch_size=size,
+        )
+    except Exception as error:  # transformers, safetensors and tokenizers raise a dozen classes
+        reason = f"{type(error).__name__}: {error}"
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own repository, and only models that transformers itself has are evaluated."
+        raise InheritError(f"transformers can't load the model and tokenizer in {folder}: {reason}") from error
     problems = [
         f"{what.replace('_', ' ')}: {', '.join(sorted(map(str, info[what]))[:3])}" + ", …" * (len(info[what]) > 3)
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -140,13 +162,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
             f"The weights in {folder} are not those that its config.json describes ({'; '.join(problems)}). "
             "transformers would go on with random weights. Export or fetch the model again."
         )
-    size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size
-    return HFLM(
-        pretrained=model.to(options.device),
-        tokenizer=str(folder),
-        use_fast_tokenizer=_use_fast_tokenizer(folder),
-        batch_size=size,
-    )
+    return lm
 
 
 def _use_fast_tokenizer(folder: Path) -> bool:
@@ -167,6 +183,7 @@ def run_task(
     from lm_eval import simple_evaluate
 
     start = time.perf_counter()
+    lm.batch_sizes.clear()  # auto's, of the task before: this one's questions may be longer
     output = simple_evaluate(
         lm,
         tasks=[dict(config)],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.checkpoint import load_config
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
-from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, default_device, validation_loss
+from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, usable_device, validation_loss
 
 if TYPE_CHECKING:
     import torch
@@ -53,13 +53,15 @@ def held_out_loss(
         progress: Told how many windows of how many are done.
 
     Raises:
-        InheritError: the data are not for this model's tokenizer, or have no window of that length.
+        InheritError: there is no such device; the data are not for this model's tokenizer, or have no window of that
+            length.
     """
     from litgpt.tokenizer import Tokenizer
 
     from inheritune_lit.data.tokens import PackedTokens
     from inheritune_lit.verify import load_model
 
+    device = usable_device(device)
     config = load_config(checkpoint)
     length = max_seq_length or config.block_size
     if length > config.block_size:
@@ -68,7 +70,7 @@ def held_out_loss(
     data.connect(Tokenizer(checkpoint), max_seq_length=length)
     count = (data.manifest.splits["val"].tokens - 1) // length
     batch_size = batch_size or max(1, LOGITS_BYTES // (4 * length * (config.padded_vocab_size or 1)))
-    model = load_model(checkpoint).to(device or default_device())
+    model = load_model(checkpoint).to(device)
 
     def batches() -> "Iterator[torch.Tensor]":
         done = 0

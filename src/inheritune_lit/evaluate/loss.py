@@ -65,6 +65,27 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def usable_device(device: str | None) -> str:
+    """The device that was asked for, or the default one if none was.
+
+    Raises:
+        InheritError: PyTorch can't compute on it here.
+    """
+    import torch
+
+    if device is None:
+        return default_device()
+    try:
+        torch.zeros(1, device=device).item()
+    except (AssertionError, ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InheritError(
+            f"--device is {device}, which PyTorch can't use here: {reason}. Expected cpu, cuda, cuda:1, …; without "
+            "--device it is a GPU if there is one."
+        ) from error
+    return device
+
+
 def validation_loss(model: "torch.nn.Module", batches: Iterable["torch.Tensor"]) -> ValidationLoss:
     """Loss of a model on windows of tokens, accumulated in float32 whatever the model computes in.
 

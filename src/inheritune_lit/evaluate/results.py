@@ -9,7 +9,7 @@ from inheritune_lit.commit import InheritError, read_json, write_json_whole
 from inheritune_lit.data.manifest import differences
 from inheritune_lit.evaluate.suites import Suite, SuiteTask
 
-FORMAT = 1
+FORMAT = 2
 # Scores of two runs belong together if these are equal.
 KEY = ("format", "kind", "suite", "limit", "settings", "versions")
 MODEL_KEY = ("fingerprint", "settings_sha256")
@@ -46,25 +46,27 @@ class Results:
             )
         self.content = {**before, "command": header["command"]}
 
-    def pending(self, suite: Suite) -> list[SuiteTask]:
+    def pending(self, suite: Suite, data: Mapping[SuiteTask, str | None]) -> list[SuiteTask]:
         """The tasks that have no result yet.
 
+        Args:
+            suite: What is asked for.
+            data: Which questions each task is on, by harness.data_sha256.
+
         Raises:
-            InheritError: a task's result is of another metric, few-shot count or version than the suite's.
+            InheritError: a task's result is of another metric, few-shot count or version than the suite's, or on other
+                questions.
         """
         done = self.content["tasks"]
-        lines = [
-            line
-            for task in suite.tasks
-            if task.name in done
-            for line in differences(
-                {f"{task.name} {name}": done[task.name].get(name) for name in ("metric", "num_fewshot", "version")},
-                {f"{task.name} {name}": getattr(task, name) for name in ("metric", "num_fewshot", "version")},
-            )
-        ]
+        lines = []
+        for task in suite.tasks:
+            now = {name: getattr(task, name) for name in ("metric", "num_fewshot", "version")}
+            now |= {"data_sha256": data[task]}
+            found = done.get(task.name, now)
+            lines += [f"{task.name} {line}" for line in differences({name: found.get(name) for name in now}, now)]
         if lines:
             raise InheritError(
-                "\n  ".join([f"{self.path} holds results of another definition of the suite:", *lines])
+                "\n  ".join([f"{self.path} holds results of another suite or on other questions:", *lines])
                 + "\nPass --overwrite to begin anew, or another --out_dir."
             )
         return [task for task in suite.tasks if task.name not in done]

@@ -1,9 +1,5 @@
 """What is evaluated: a run, a litGPT checkpoint folder, a Hugging Face folder, or a model on the Hugging Face hub."""
 
-import hashlib
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +8,7 @@ import yaml
 
 from inheritune_lit.checkpoint import (
     HF_CONFIG,
+    HYPERPARAMETERS,
     MODEL_CONFIG,
     RECEIPT,
     TOKENIZER_FILES,
@@ -19,8 +16,9 @@ from inheritune_lit.checkpoint import (
     find_checkpoint,
     read_receipt,
     results_dir,
+    run_folder,
 )
-from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
 
@@ -57,39 +55,23 @@ class Subject:
         files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in self.path.glob(pattern))
         if not files:
             raise InheritError(f"{self.path} holds no weights: expected {WEIGHTS}, *.safetensors or *.bin there.")
-        return _sha256(files)
+        return sha256_of(files, self.path)
 
     @cached_property
     def settings_sha256(self) -> str:
         """SHA-256 over the configuration and tokenizer files: they, too, decide about every score."""
         names = (MODEL_CONFIG if self.is_litgpt else HF_CONFIG, *TOKENIZER_FILES)
-        return _sha256([self.path / name for name in names if (self.path / name).is_file()])
+        return sha256_of([self.path / name for name in names if (self.path / name).is_file()], self.path)
 
-    @contextmanager
-    def as_hugging_face(self, work_dir: Path) -> Iterator[Path]:
-        """The model as a Hugging Face folder: itself, or an export that lasts as long as the block.
-
-        Args:
-            work_dir: Where the export may lie; what a killed evaluation left there is replaced.
-        """
+    def as_hugging_face(self, work_dir: Path) -> Path:
+        """The model as a Hugging Face folder: itself, or an export in `work_dir`, which replaces an earlier one."""
         if not self.is_litgpt:
-            yield self.path
-            return
+            return self.path
         from inheritune_lit.export import export_checkpoint
 
         folder = work_dir / "exported"
         export_checkpoint(self.path, folder, overwrite=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-
-
-def _sha256(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return digest.hexdigest()
+        return folder
 
 
 def find(checkpoint: str) -> Subject:
@@ -104,15 +86,18 @@ def find(checkpoint: str) -> Subject:
     name = path.resolve().name
     if (path / HF_CONFIG).is_file() and not (path / WEIGHTS).is_file():
         return Subject(name, path, path / "evaluation")
-    out_dir = results_dir(path, "evaluation")
-    return Subject(name, find_checkpoint(path), out_dir, _trained_length(out_dir.with_name("recipe.yaml")))
+    folder = find_checkpoint(path)
+    return Subject(name, folder, results_dir(path, "evaluation"), _trained_length(folder))
 
 
-def _trained_length(recipe: Path) -> int | None:
+def _trained_length(checkpoint: Path) -> int | None:
+    run = run_folder(checkpoint)
+    recipe = run / "recipe.yaml" if run and (run / "recipe.yaml").is_file() else checkpoint / HYPERPARAMETERS
     if not recipe.is_file():
         return None
     try:
-        return int(yaml.safe_load(recipe.read_text(encoding="utf-8"))["train"]["max_seq_length"])
+        length = yaml.safe_load(recipe.read_text(encoding="utf-8"))["train"]["max_seq_length"]
+        return None if length is None else int(length)
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise InheritError(f"{recipe} is no whole recipe of a run: {type(error).__name__}: {error}") from error
 
