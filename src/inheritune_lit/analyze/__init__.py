@@ -86,10 +86,9 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     import torch
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
-    from inheritune_lit.checkpoint import WEIGHTS, versions
+    from inheritune_lit.checkpoint import versions
     from inheritune_lit.evaluate.loss import default_device
     from inheritune_lit.verify import load_model
-    from inheritune_lit.weights import Weights
 
     started = time.perf_counter()
     model = load_model(checkpoint)
@@ -109,13 +108,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     return {
         "format": 1,
         "kind": "analysis",
-        "model": {
-            "name": model.config.name,
-            "path": str(checkpoint),
-            "fingerprint": Weights(checkpoint / WEIGHTS).fingerprint(),
-            "n_layer": n_layer,
-            "n_head": model.config.n_head,
-        },
+        "model": _identity(checkpoint, model),
         "data": {"path": str(settings.data), "manifest_sha256": manifest},
         "windows": len(windows),
         "max_seq_length": length,
@@ -126,6 +119,15 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         "seconds": round(time.perf_counter() - started, 1),
         "versions": versions(),
     }
+
+
+def _identity(checkpoint: Path, model: "GPT") -> dict[str, Any]:
+    from inheritune_lit.checkpoint import WEIGHTS
+    from inheritune_lit.weights import Weights
+
+    config, fingerprint = model.config, Weights(checkpoint / WEIGHTS).fingerprint()
+    place = {"name": config.name, "path": str(checkpoint), "fingerprint": fingerprint}
+    return {**place, "n_layer": config.n_layer, "n_head": config.n_head}
 
 
 def _check(settings: Settings, n_layer: int, checkpoint: Path) -> None:
