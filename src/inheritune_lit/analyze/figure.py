@@ -31,7 +31,9 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
         for axes in panels:
             axes.tick_params(length=0, pad=5)
         figure.suptitle(
-            f"What {analysis['model']['name']} loses without some of its blocks", weight="bold", fontsize=13
+            f"What {analysis['model']['name']} loses without some of its {analysis['model']['n_layer']} blocks",
+            weight="bold",
+            fontsize=13,
         )
         for ending in ("png", "svg"):
             figure.savefig(out_dir / f"analysis.{ending}")
