@@ -20,8 +20,10 @@ from inheritune_lit.analyze.measures import (
 from inheritune_lit.analyze.walk import Walk, attention_of
 from inheritune_lit.commit import InheritError
 from inheritune_lit.evaluate import validation_loss
+from inheritune_lit.evaluate.held_out import held_out_loss
 from inheritune_lit.layers import parse_layers
 from inheritune_lit.verify import keep_only, load_model
+from inheritune_lit.weights import Weights
 
 T = 20
 
@@ -104,6 +106,9 @@ def test_attention_of_known_matrices() -> None:
     matrices = torch.stack([uniform, column, identity])
     assert attention_rank(matrices).tolist() == [1, 1, 36]
     assert attention_mass(matrices).tolist() == [36, 1, 36]
+    sink = torch.full((size, size), 0.5 / (size - 1))  # half of all attention, but nearly all of the squares
+    sink[:, 0] = 0.5
+    assert attention_mass(sink) == 1, "a sum of the columns' entries would take 33 of them"
     halves = torch.zeros(size, size)  # two equal singular values, two equal columns
     halves[:20, 0] = halves[20:, 1] = 1
     assert (attention_rank(halves), attention_mass(halves)) == (2, 2)
@@ -158,7 +163,8 @@ def test_blocks_that_look_everywhere(llama: Path) -> None:
     attention = np.tril(np.ones((T, T))) / np.arange(1, T + 1)[:, None]
     variance = np.linalg.svd(attention, compute_uv=False) ** 2
     rank = int((np.cumsum(variance) / variance.sum() < 0.9).sum()) + 1
-    mass = int((np.cumsum(np.sort(attention.sum(0))[::-1]) / T < 0.9).sum()) + 1
+    columns = np.sort(np.square(attention).sum(0))[::-1]
+    mass = int((np.cumsum(columns) / columns.sum() < 0.9).sum()) + 1
     for found in block_statistics(with_blocks(llama, qkv=True), windows()):
         summary = found.summary(heads=True)
         assert (summary["rank"], summary["mass"]) == (rank, mass)
@@ -204,9 +210,18 @@ def test_command(llama: Path, data: Path, tmp_path: Path, capsys: pytest.Capture
         assert (tmp_path / "out" / picture).stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert f"--layers {analysis['keep']['layers']} has the lowest loss" in printed
+    rows = printed.splitlines()[:8]
+    assert rows[0].split() == [
+        *("first", "n", "parameters", "MB", "loss", "±", "rescaled"),
+        *("block", "rank", "k*", "mass", "m*", "cosine", "change", "norm"),
+    ]
+    assert rows[7].split()[3] == f"{analysis['depths'][5]['bytes'] / 1e6:.0f}"
+    assert rows[7].split()[-1] == f"{analysis['blocks'][5]['norm']:.1f}"
+    assert max(map(len, rows)) <= 100
 
     main(["analyze", str(llama), "--data", str(data), "--map", *settings, "--out_dir", str(tmp_path / "map")])
     whole = json.loads((tmp_path / "map/analysis.json").read_text())
+    assert whole["keep"] is None
     assert len(whole["pairs"]) == sum(n + 1 for n in range(1, 6))
     assert [row for row in whole["pairs"] if row["first"] + row["last"] == 3] == analysis["pairs"]
 
@@ -233,6 +248,68 @@ def test_mistakes(llama: Path, data: Path, option: str, value: int, problem: str
 
     with pytest.raises(InheritError, match=problem):
         measure(llama, Settings(data, **{"max_seq_length": 16, option: value}))
+
+
+def test_too_few_windows_for_an_error(llama: Path, tmp_path: Path) -> None:
+    """What there is counts, not what was asked for; JSON knows no NaN."""
+    from inheritune_lit.analyze import Settings
+
+    short = make_tokens(tmp_path, make_tokenizer(tmp_path / "tokenizer"), documents=4, words=8)
+    with pytest.raises(InheritError, match="validation split of .* has 1 windows of 20 tokens, expected at least 2"):
+        measure(llama, Settings(short, max_seq_length=20))
+    found = measure(llama, Settings(short, max_seq_length=4))
+    assert found["windows"] == 6, "all of them, though 32 were asked for"
+    json.dumps(found, allow_nan=False)
+
+
+def test_sequences_for_attention_are_spread(llama: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inheritune_lit.analyze import Settings, _spread, measures
+
+    seen: list[torch.Tensor] = []
+
+    def note(model: GPT, batches: torch.Tensor, on_pass: object) -> list[object]:
+        seen.extend(batches[:, 0])
+        return []
+
+    taken: list[torch.Tensor] = []
+    own = measures.pair_losses
+
+    def keep(model: GPT, batches: list[torch.Tensor], *arguments: object) -> object:
+        taken.extend(torch.cat(batches))
+        return own(model, batches, *arguments)  # type: ignore[arg-type]  # passed on as they come
+
+    monkeypatch.setattr(measures, "block_statistics", note)
+    monkeypatch.setattr(measures, "pair_losses", keep)
+    measure(llama, Settings(data, max_seq_length=4))
+    assert len(taken) == 32
+    assert all(torch.equal(window, taken[4 * i]) for i, window in enumerate(seen))
+    assert len(seen) == 8
+    assert _spread(32, 3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", ["a tensor is missing", "a bit is flipped"])
+def test_damaged_weights(tmp_path: Path, data: Path, damage: str) -> None:
+    from inheritune_lit.analyze import Settings
+
+    checkpoint = make_checkpoint(tmp_path / "damaged")
+    make_tokenizer(checkpoint)
+    path = checkpoint / "lit_model.pth"
+    if damage == "a tensor is missing":
+        state = torch.load(path)
+        del state["transformer.h.2.attn.proj.weight"]
+        torch.save(state, path)
+        said = r"contradicts .*model_config\.yaml .*: transformer\.h\.2\.attn\.proj\.weight is missing\."
+    else:
+        content = bytearray(path.read_bytes())
+        content[Weights(path).record("transformer.h.2.attn.proj.weight").offset] ^= 1
+        path.write_bytes(content)
+        said = r"is corrupt: tensor 'transformer\.h\.2\.attn\.proj\.weight' has CRC-32"
+    for command in (
+        lambda: measure(checkpoint, Settings(data, max_seq_length=16)),
+        lambda: held_out_loss(checkpoint, data, max_seq_length=16),
+    ):
+        with pytest.raises(InheritError, match=said):
+            command()
 
 
 def test_data_of_another_tokenizer(data: Path, tmp_path: Path) -> None:

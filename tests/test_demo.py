@@ -10,6 +10,7 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from matplotlib.image import imread
 
+from inheritune_lit.__main__ import main
 from inheritune_lit.commit import InheritError
 from inheritune_lit.demo import after, demo, stages
 from inheritune_lit.demo.figure import draw
@@ -143,6 +144,19 @@ def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd:
     picture = imread(small.out_dir / "curves.png")
     assert picture.shape[0] > 500
     assert picture.std() > 0.05, "there is something on it"
+
+    # what analyze found of both is there until a parent changes
+    run_here = lambda command, *arguments: main([command, *map(str, arguments)])  # noqa: E731  # a process costs 10 s
+    monkeypatch.setattr(after, "_inheritune", run_here)
+    monkeypatch.setattr(after, "WINDOWS", 2)
+    monkeypatch.setattr(after, "LENGTH", 16)
+    assert [after.analyze(small), after.analyze(small)] == [False, True]
+    folders = [small.reference, small.run(inherited=True)]
+    analyses = [json.loads((folder / "analysis/analysis.json").read_text()) for folder in folders]
+    assert [len(analysis["blocks"]) for analysis in analyses] == [30, 2]
+    assert [analysis["keep"] and analysis["keep"]["n"] for analysis in analyses] == [2, None]
+    (folders[1] / "analysis/analysis.json").unlink()
+    assert after.analyze(small) is False
 
     # another reference: its target and the inherited run are made again, the random start stays
     (small.reference / "lit_model.pth").unlink()

@@ -223,12 +223,27 @@ def test_noise_and_chance_by_hand() -> None:
     assert is_noise(Score(50, 3), Score(58.4, None)), "an unknown error is taken to be as large: 2·√18 = 8.49"
     assert not is_noise(Score(50, 3), Score(58.6, None))
     assert not is_noise(Score(50, None), Score(50, None))
-    piqa, wsc, mc2 = (LOW_DATA.tasks[name] for name in ("piqa", "wsc", "truthfulqa_mc2"))
-    assert is_chance(Score(52, 1), piqa)
-    assert not is_chance(Score(52.1, 1), piqa)
-    assert is_chance(Score(63.46, 4.7), wsc), "what a constant answer scores"
-    assert not is_chance(Score(35, 1), mc2), "no chance level is known"
-    assert not is_chance(Score(35, 1), None)
+    assert is_chance(Score(52, 1), "piqa")
+    assert not is_chance(Score(52.1, 1), "piqa")
+    assert is_chance(Score(63.46, 4.7), "wsc"), "what a constant answer scores"
+    assert is_chance(Score(25 + 12, 6), "next_line"), "one of four lines is right"
+    assert not is_chance(Score(25 + 12.1, 6), "next_line")
+    assert not is_chance(Score(35, 1), "truthfulqa_mc2"), "no chance level is known"
+    assert not is_chance(Score(0, 1), "a_task_of_ones_own")
+
+
+def test_chance_is_marked_where_it_is_known(tmp_path: Path) -> None:
+    task = {"metric": "acc_norm", "value": 0.225, "stderr": 0.067, "version": "1.0", "num_fewshot": 0, "samples": 40}
+    names = {}
+    for name in ("next_line", "a_task_of_ones_own"):
+        run = evaluate(make_run(tmp_path / name / "reference", falling(6, 3)), "smoke")
+        path = run / "evaluation/smoke.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"tasks": {name: task}}))
+        report([run], out_dir=tmp_path / name / "report")
+        drawn = (tmp_path / name / "report/plots/suite-0.svg").read_text()
+        names[name] = re.findall(r">(chance|reference|published)</text>", drawn)
+        assert ("22.50° ± 6.7" in (tmp_path / name / "report/report.md").read_text()) == (name == "next_line")
+    assert names == {"next_line": ["reference", "chance"], "a_task_of_ones_own": ["reference"]}
 
 
 def test_scores_beside_the_published_ones(runs: list[Path]) -> None:
@@ -339,7 +354,8 @@ def test_the_page_is_self_contained(page: Path) -> None:
     assert len(found.ids) == len(set(found.ids)), "an id is given once"
     anchors = {link[1:] for link in found.links if link.startswith("#")}
     assert anchors <= set(found.ids)
-    assert text.count(">reference<") == 2, "in the legend of either drawing of the scores"
+    for name in ("inherited", "random", "OpenLLaMA-3B", "published", "chance"):
+        assert text.count(f">{name}</text>") == 2 + 6 * (name in ("inherited", "random")), "beside what is drawn"
     assert found.tags.count("svg") == 8, "the loss on three axes, and the scores; each wide and narrow"
     for heading in ("Runs", "Loss", "Held-out text", "By domain", "Evaluation: low_data", "Layers", "Environment"):
         assert f">{heading}</h" in text
@@ -419,6 +435,46 @@ def test_what_a_killed_evaluation_left_is_no_result(runs: list[Path]) -> None:
     evaluate(runs[0])
     (runs[0] / "evaluation/.low_data.json").write_text('{"format": 1, "ki')
     assert list(read_subjects(runs)[0].evaluations) == ["low_data"]
+
+
+@pytest.mark.parametrize(
+    ("file", "lost"),
+    [
+        ("evaluation/low_data.json", "suite"),
+        ("evaluation/low_data.json", "tasks"),
+        ("evaluation/loss.json", "perplexity"),
+        ("analysis/analysis.json", "blocks"),
+        ("run.json", "tokens"),
+    ],
+)
+def test_results_without_a_key(runs: list[Path], tmp_path: Path, file: str, lost: str) -> None:
+    add_analysis(measure_loss(evaluate(runs[0]), [2.0, 3.0, 4.0]))
+    content = json.loads((runs[0] / file).read_text())
+    del content[lost]
+    (runs[0] / file).write_text(json.dumps(content))
+    with pytest.raises(InheritError, match=f"{re.escape(str(runs[0] / file))} is damaged: no {lost}"):
+        report(runs, out_dir=tmp_path / "report")
+
+
+def test_a_run_that_diverged(tmp_path: Path) -> None:
+    """Its curve ends where it stopped being a number, nothing is compared with its end, and the page says so."""
+    good = make_run(tmp_path / "good", falling(6, 3))
+    late = make_run(tmp_path / "late", lambda step: 8 - step / 50 if step < 70 else math.nan, random=True)
+    never = make_run(tmp_path / "never", lambda step: math.nan, random=True)
+    subjects = read_subjects([good, late, never])
+    assert verdicts(subjects) == []
+    assert reach_table(subjects) is None
+    report([good, late, never], out_dir=tmp_path / "report")
+    drawn = (tmp_path / "report/plots/loss_tokens.svg").read_text()
+    assert "6.900" in drawn, "its last number: 8.1 − 60/50"
+    assert ">never<" not in drawn
+    said = (tmp_path / "report/report.md").read_text().partition("## What is missing")[2]
+    assert "late ended with a validation loss of nan: it diverged." in said
+    random = make_run(tmp_path / "random", falling(4, 2), random=True)
+    (bad,) = verdicts(read_subjects([make_run(tmp_path / "bad", lambda s: 5.0 if s < 70 else math.nan), random]))
+    assert bad.endswith("its lowest is 5.100.")
+    report([never], out_dir=tmp_path / "alone")
+    assert not (tmp_path / "alone/plots").exists()
 
 
 def test_a_report_does_not_replace_a_run(runs: list[Path]) -> None:

@@ -226,7 +226,7 @@ ERRORS = {
     "not a zip": "is not a whole PyTorch checkpoint",
     "code": "was not opened: it holds something other than tensors",
     "no tensors": "holds no model",
-    "missing file": "is missing: expected a litGPT checkpoint",
+    "missing file": "is missing: expected the weights of a litGPT checkpoint",
     "no config": "model_config.yaml is missing.*convert_to_litgpt",
     "vocabulary": r"contradicts .*lm_head.weight has shape \(64, 32\), expected \(128, 32\)",
     "unknown config key": "litGPT does not accept .*n_layers",

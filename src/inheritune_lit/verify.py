@@ -176,12 +176,19 @@ def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: in
 
 
 def load_model(folder: Path) -> "GPT":
-    """The model over the mapped weights of a checkpoint folder, in evaluation mode."""
+    """The model over the mapped weights of a checkpoint folder, in evaluation mode.
+
+    Raises:
+        InheritError: its tensors are not those of its model_config.yaml, or their bytes not those that were saved.
+    """
     import torch
 
+    config, weights = load_config(folder), Weights(folder / WEIGHTS)
+    check_names_and_shapes(weights, config, folder)
+    weights.check()
     with torch.device("meta"):
-        model = gpt2.build(load_config(folder))
-    model.load_state_dict(dict(Weights(folder / WEIGHTS)), assign=True)
+        model = gpt2.build(config)
+    model.load_state_dict(dict(weights), assign=True)
     model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
     return model.eval()
 

@@ -72,13 +72,26 @@ class Weights(Mapping[str, "torch.Tensor"]):
             filled = 0
             while filled < record.size:
                 filled += file.readinto(buffer[filled : min(record.size, filled + 2**24)]) or _ended(self.path)
-        found = zlib.crc32(buffer[: record.size])
-        if found != record.crc32:
+        self._compare(name, buffer[: record.size])
+        return self._view(name, buffer, 0)
+
+    def check(self) -> None:
+        """Reads the mapped pages of all tensors, in no memory of its own: whoever uses a view next finds them there.
+
+        Raises:
+            InheritError: a tensor's bytes are not those that were saved (CRC-32).
+        """
+        mapped = memoryview(self._map)
+        for record, name in {self.record(name): name for name in self}.items():
+            self._compare(name, mapped[record.offset : record.offset + record.size])
+
+    def _compare(self, name: str, content: memoryview) -> None:
+        found, expected = zlib.crc32(content), self.record(name).crc32
+        if found != expected:
             raise InheritError(
-                f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {record.crc32:08x} as "
+                f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {expected:08x} as "
                 "recorded when it was saved. Fetch or write the checkpoint again."
             )
-        return self._view(name, buffer, 0)
 
     def _view(self, name: str, buffer: Any, offset: int) -> "torch.Tensor":
         import torch

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from litgpt.model import GPT
 
-    from inheritune_lit.analyze.measures import PairLoss
+    from inheritune_lit.analyze.measures import Pair, PairLoss
     from inheritune_lit.evaluate import ValidationLoss
 
 ATTENTION_SEQUENCES = 8  # eigenvalues of every head's matrix take most of the time
@@ -64,6 +65,9 @@ def analyze(
     print(f"\nFigure: {out_dir / 'analysis.png'}; all numbers: {out_dir / 'analysis.json'}")
 
 
+FORMAT = 2  # of analysis.json; 1 counted the columns m* otherwise
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to measure, on what."""
@@ -80,63 +84,92 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     """All that `analyze` finds out, as analysis.json has it.
 
     Raises:
-        InheritError: the checkpoint or the data can't be used, or `keep` does not fit the model.
+        InheritError: the checkpoint or the data can't be used, or the settings don't fit them.
     """
     import torch
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
-    from inheritune_lit.checkpoint import WEIGHTS, versions
+    from inheritune_lit.checkpoint import versions
     from inheritune_lit.evaluate.loss import usable_device
     from inheritune_lit.verify import load_model
-    from inheritune_lit.weights import Weights
 
     started = time.perf_counter()
     device = usable_device(None if device == "auto" else device)
     model = load_model(checkpoint)
     n_layer = model.config.n_layer
-    if settings.keep is not None and not 1 <= settings.keep <= n_layer:
-        raise InheritError(f"--keep {settings.keep}: expected 1 to {n_layer}, the blocks that {checkpoint} has.")
-    if settings.windows < 2:
-        raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
+    _check(settings, n_layer, checkpoint)
     batches, length, manifest = _windows(settings, model)
     model = model.to(device)
 
     pairs = [(n, 0) for n in range(1, n_layer + 1)]
     kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []
     pairs += [pair for pair in pairs_of(n_layer, kept) if pair not in set(pairs)]
-    sequences = torch.cat(batches)[:ATTENTION_SEQUENCES, None]
+    windows = torch.cat(batches)
+    sequences = windows[_spread(ATTENTION_SEQUENCES, len(windows)), None]
     with _progress(block_passes(n_layer, pairs) * len(batches) + n_layer * len(sequences)) as bar:
         losses = pair_losses(model, batches, pairs, bar.update)
         blocks = block_statistics(model, sequences, bar.update)
-    rows: list[dict[str, Any]] = [
-        {"first": a, "last": b, "layers": layers_argument(a, b, n_layer), **_loss(loss.own)}
-        for (a, b), loss in losses.items()
-    ]
-    sizes = _sizes(model)
     return {
-        "format": 1,
+        "format": FORMAT,
         "kind": "analysis",
-        "model": {
-            "name": model.config.name,
-            "path": str(checkpoint),
-            "fingerprint": Weights(checkpoint / WEIGHTS).fingerprint(),
-            "n_layer": n_layer,
-            "n_head": model.config.n_head,
-        },
+        "model": _identity(checkpoint, model),
         "data": {"path": str(settings.data), "manifest_sha256": manifest},
-        "windows": sum(map(len, batches)),
+        "windows": len(windows),
         "max_seq_length": length,
         "attention_sequences": len(sequences),
-        "depths": [
-            {"n": n, **_loss(loss.own), **_rescaled(loss), "parameters": sizes[n][0], "bytes": sizes[n][1]}
-            for n, loss in ((n, losses[n, 0]) for n in range(1, n_layer + 1))
-        ],
-        "pairs": [row for row in rows if row["first"] + row["last"] in kept],
-        "keep": None if settings.keep is None else _best(rows, settings.keep),
+        "depths": _depths(losses, model),
+        **_choices(losses, n_layer, kept, settings.keep),
         "blocks": [{"block": i, **found.summary(heads=settings.heads)} for i, found in enumerate(blocks)],
         "seconds": round(time.perf_counter() - started, 1),
         "versions": versions(),
     }
+
+
+def _identity(checkpoint: Path, model: "GPT") -> dict[str, Any]:
+    from inheritune_lit.checkpoint import WEIGHTS
+    from inheritune_lit.weights import Weights
+
+    config, fingerprint = model.config, Weights(checkpoint / WEIGHTS).fingerprint()
+    place = {"name": config.name, "path": str(checkpoint), "fingerprint": fingerprint}
+    return {**place, "n_layer": config.n_layer, "n_head": config.n_head}
+
+
+def _check(settings: Settings, n_layer: int, checkpoint: Path) -> None:
+    if settings.keep is not None and not 1 <= settings.keep <= n_layer:
+        raise InheritError(f"--keep {settings.keep}: expected 1 to {n_layer}, the blocks that {checkpoint} has.")
+    if settings.windows < 2:
+        raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
+
+
+def _spread(count: int, total: int) -> list[int]:
+    """Up to `count` of the numbers below `total`, evenly spread."""
+    count = min(count, total)
+    return [i * total // count for i in range(count)]
+
+
+def _depths(losses: "Mapping[Pair, PairLoss]", model: "GPT") -> list[dict[str, Any]]:
+    """Of the first n blocks, for every n: their losses and their size."""
+    found = []
+    for n, (parameters, size) in _sizes(model).items():
+        loss = losses[n, 0]
+        rescaled = {"loss_rescaled": loss.rescaled.mean if loss.rescaled else None, "scale": loss.scale}
+        found.append({"n": n, **_loss(loss.own), **rescaled, "parameters": parameters, "bytes": size})
+    return found
+
+
+def _choices(
+    losses: "Mapping[Pair, PairLoss]", n_layer: int, kept: Collection[int], keep: int | None
+) -> dict[str, Any]:
+    """The ways to keep these numbers of blocks, and the best of those that keep `keep`."""
+    rows: dict[Pair, dict[str, Any]] = {
+        (a, b): {"first": a, "last": b, "layers": layers_argument(a, b, n_layer), **_loss(loss.own)}
+        for (a, b), loss in losses.items()
+    }
+    best = None
+    if keep is not None:
+        lowest = min((row for pair, row in rows.items() if sum(pair) == keep), key=lambda row: row["loss"])
+        best = {"n": keep, **lowest, "first_n_loss": rows[keep, 0]["loss"]}
+    return {"pairs": [row for pair, row in rows.items() if sum(pair) in kept], "keep": best}
 
 
 def layers_argument(first: int, last: int, n_layer: int) -> str:
@@ -147,17 +180,8 @@ def layers_argument(first: int, last: int, n_layer: int) -> str:
     return ",".join(f"{start}-{stop}" for start, stop in parts)
 
 
-def _best(rows: list[dict[str, Any]], keep: int) -> dict[str, Any]:
-    found = {(row["first"], row["last"]): row for row in rows if row["first"] + row["last"] == keep}
-    return {"n": keep, **min(found.values(), key=lambda row: row["loss"]), "first_n_loss": found[keep, 0]["loss"]}
-
-
 def _loss(loss: "ValidationLoss") -> dict[str, float]:
     return {"loss": loss.mean, "stderr": loss.stderr}
-
-
-def _rescaled(loss: "PairLoss") -> dict[str, float | None]:
-    return {"loss_rescaled": loss.rescaled.mean if loss.rescaled else None, "scale": loss.scale}
 
 
 def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
@@ -186,8 +210,12 @@ def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int
     manifest = Manifest(settings.data)
     manifest.check_files(("val",))
     split = Windows(manifest, "val", length)
-    chosen = sorted({i * len(split) // settings.windows for i in range(min(settings.windows, len(split)))})
-    numbers = iter(chosen)
+    if len(split) < 2:
+        raise InheritError(
+            f"The validation split of {settings.data} has {len(split)} windows of {length} tokens, expected at least "
+            "2, for a standard error. Pass a smaller --max_seq_length, or prepare more held-out text."
+        )
+    numbers = iter(_spread(settings.windows, len(split)))
     batches = []
     while batch := list(islice(numbers, max(1, 2048 // length))):
         batches.append(split.__getitems__(batch))

@@ -31,7 +31,9 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
         for axes in panels:
             axes.tick_params(length=0, pad=5)
         figure.suptitle(
-            f"What {analysis['model']['name']} loses without some of its blocks", weight="bold", fontsize=13
+            f"What {analysis['model']['name']} loses without some of its {analysis['model']['n_layer']} blocks",
+            weight="bold",
+            fontsize=13,
         )
         for ending in ("png", "svg"):
             figure.savefig(out_dir / f"analysis.{ending}")
@@ -62,8 +64,13 @@ def _plain(axes: "Axes", title: str, x: str, y: str) -> None:
 
 
 def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
-    _plain(axes, "Loss of the first n blocks, untrained", "n, blocks kept", "validation loss, nats per token")
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    _plain(axes, "Loss of the first n blocks, untrained", "n, blocks kept, and parameters", "validation loss, nats")
     depths = analysis["depths"]
+    size = {row["n"]: f"\n{row['parameters'] / 1e6:,.0f} M" for row in depths}
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:.0f}{size.get(round(n), '')}"))
     first = [(row["n"], row["loss"]) for row in depths]
     axes.plot(*zip(*first, strict=True), color=BLUE, linewidth=2, marker="o", markersize=3.5)
     names = [("first n", BLUE)]

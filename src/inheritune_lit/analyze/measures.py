@@ -35,7 +35,9 @@ def attention_rank(attention: Tensor, share: float = SHARE) -> Tensor:
 
 
 def attention_mass(attention: Tensor, share: float = SHARE) -> Tensor:
-    """m*: the smallest number of columns that hold `share` of the mass (arXiv 2404.08634 v2).
+    """m*: the smallest number of columns that hold `share` of the mass.
+
+    A column's mass is its squared norm over the squared Frobenius norm (arXiv 2404.08634 v4, appendix C).
 
     Args:
         attention: Matrices (…, T, T).
@@ -43,7 +45,7 @@ def attention_mass(attention: Tensor, share: float = SHARE) -> Tensor:
     Returns:
         Numbers of columns (…).
     """
-    return _how_many(attention.float().sum(-2).sort(descending=True).values, share)
+    return _how_many(attention.float().square().sum(-2).sort(descending=True).values, share)
 
 
 def _how_many(parts: Tensor, share: float) -> Tensor:

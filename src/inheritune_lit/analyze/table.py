@@ -8,11 +8,13 @@ from inheritune_lit.text_table import columns
 def table(analysis: dict[str, Any]) -> str:
     """A row for each block: the loss of all up to it, and what it does; then the best blocks to keep, if asked for."""
     model = analysis["model"]
-    heads = ("first n", "parameters", "loss", "±", "rescaled", "", "block", "rank k*", "mass m*", "cosine", "change")
+    ours = ("first n", "parameters", "MB", "loss", "±", "rescaled")
+    heads = (*ours, "", "block", "rank k*", "mass m*", "cosine", "change", "norm")
     rows = [
         (
             str(depth["n"]),
             f"{depth['parameters'] / 1e6:,.1f} M",
+            f"{depth['bytes'] / 1e6:,.0f}",
             f"{depth['loss']:.3f}",
             f"{depth['stderr']:.3f}",
             "–" if depth["loss_rescaled"] is None else f"{depth['loss_rescaled']:.3f}",
@@ -22,17 +24,19 @@ def table(analysis: dict[str, Any]) -> str:
             f"{block['mass']:.1f}",
             f"{block['cosine']:.3f}",
             f"{block['change']:.2f}",
+            f"{block['norm']:.1f}",
         )
         for depth, block in zip(analysis["depths"], analysis["blocks"], strict=True)
     ]
     notes = (
         "",
         f"{model['name']} ({model['n_layer']} blocks) on {analysis['windows']} validation windows of "
-        f"{analysis['max_seq_length']} tokens, in nats per token: its first n blocks",
-        "with its own norm and head, untrained; rescaled: with its norm times the best factor of 0.1 to 1, which takes",
-        "away what is mere overconfidence. k*, m*: ranks and columns that hold 90 % of the attention, the most of any",
-        f"head, on {analysis['attention_sequences']} sequences. cosine: of a block's input and output; change: norm of "
-        "what it adds / of its input.",
+        f"{analysis['max_seq_length']} tokens, in nats per token:",
+        "its first n blocks with its own norm and head, untrained; rescaled: with its norm times the best factor",
+        "of 0.1 to 1, which takes away what is mere overconfidence. k*, m*: ranks and columns that hold 90 % of",
+        f"the attention, the most of any head, on {analysis['attention_sequences']} sequences. cosine: of a block's "
+        "input and output; change: norm",
+        "of what it adds / of its input; norm: of the residual stream after it.",
     )
     return "\n".join([*columns(heads, rows, left=0), *notes, *_kept(analysis)])
 

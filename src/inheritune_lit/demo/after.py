@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from inheritune_lit.analyze import FORMAT
 from inheritune_lit.checkpoint import WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
@@ -65,21 +66,28 @@ def _is_of_other_versions(results: Path) -> bool:
 
 
 def analyze(paths: Paths) -> bool:
-    """`inheritune analyze` of the reference: which blocks would have been the ones to keep?"""
-    keep = len(paths.blocks)
+    """`inheritune analyze` of the reference, for the blocks to keep, and of what training made of those that were."""
+    run = paths.run(inherited=True)
+    done = [_analyze(paths, paths.reference, paths.reference, len(paths.blocks)), _analyze(paths, run, run / MODEL)]
+    return all(done)
+
+
+def _analyze(paths: Paths, subject: Path, checkpoint: Path, keep: int | None = None) -> bool:
     try:
-        found = read_json(paths.reference / "analysis" / "analysis.json", "analysis")
+        found = read_json(subject / "analysis" / "analysis.json", "analysis")
         same = {
-            "fingerprint": found["model"]["fingerprint"] == Weights(paths.reference / WEIGHTS).fingerprint(),
+            "format": found["format"] == FORMAT,
+            "fingerprint": found["model"]["fingerprint"] == Weights(checkpoint / WEIGHTS).fingerprint(),
             "data": found["data"]["manifest_sha256"] == sha256_file(paths.tokens / MANIFEST),
-            "keep": found["keep"]["n"] == keep,
+            "keep": keep == (found["keep"]["n"] if keep else found["keep"]),
         }
         if all(same.values()):
             return True
     except (InheritError, OSError, KeyError, TypeError):
         pass
+    choices = ["--keep", keep] if keep else []
     sizes = ["--windows", WINDOWS, "--max_seq_length", LENGTH]
-    _inheritune("analyze", paths.reference, "--data", paths.tokens, "--keep", keep, *sizes)
+    _inheritune("analyze", subject, "--data", paths.tokens, *choices, *sizes)
     return False
 
 

@@ -1,5 +1,6 @@
 """The loss curves, against tokens, steps and device-hours, as PNG, as SVG and as part of the page."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from inheritune_lit.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMIL
 from inheritune_lit.report.subjects import Subject
 from inheritune_lit.report.svg import GRID, Plot, blank, drawing, plot
 from inheritune_lit.report.tables import short_count
+from inheritune_lit.runs import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,18 @@ class Axis:
     label: str
     of: Callable[[Subject, int, int], float]
     """(run, step, tokens) → the place on the axis"""
+
+
+@dataclass(frozen=True)
+class End:
+    """A point that has a name beside it."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+    detail: str = ""
+    """Smaller, below the name"""
 
 
 def axes_for(subjects: Sequence[Subject]) -> list[Axis]:
@@ -65,7 +79,7 @@ def colours(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
     """Draws the runs' curves, one plot an axis, into `folder`; none if no run has a curve."""
-    runs = [s for s in subjects if s.run and any(s.run.curves.values())]
+    runs = [s for s in subjects if any(_finite(s).values())]
     if not runs:
         return []
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +91,12 @@ def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
             description = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
             plots.append(plot(axis.name, axis.label, description, folder / f"loss_{axis.name}", wide, narrow))
     return plots
+
+
+def _finite(subject: Subject) -> dict[str, Curve]:
+    """A run's curves but for what is NaN or infinite, which has no place in a plot."""
+    curves = subject.run.curves if subject.run else {}
+    return {kind: [point for point in curve if math.isfinite(point[2])] for kind, curve in curves.items()}
 
 
 def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], right: float, ticks: int = 6) -> "Figure":
@@ -102,18 +122,15 @@ def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], righ
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
-    _names(axes, ends, int(right * 8.5))
+    beside(axes, ends, int(right * 8.5))
     return figure
 
 
-def _curves(
-    axes: "Axes", subject: Subject, axis: Axis, colour: str, marker: str
-) -> list[tuple[float, float, str, str]]:
-    """Draws one run; returns where its name has to stand: (x, y, name, colour)."""
-    assert subject.run
+def _curves(axes: "Axes", subject: Subject, axis: Axis, colour: str, marker: str) -> list[End]:
+    """Draws one run; returns where its name has to stand."""
     curves = {
         kind: [(axis.of(subject, step, tokens), loss) for step, tokens, loss in curve]
-        for kind, curve in subject.run.curves.items()
+        for kind, curve in _finite(subject).items()
     }
     if training := curves["training"]:
         axes.plot(*zip(*thinned(training, POINTS), strict=True), color=colour, alpha=0.3, linewidth=1.1)
@@ -122,8 +139,7 @@ def _curves(
         look: dict[str, Any] = {"linewidth": 2.0, "marker": marker, "markersize": 4.5, "markevery": every}
         look["clip_on"] = validation[0][1] > axes.get_ylim()[1]  # a point on the axis is drawn whole
         axes.plot(*zip(*validation, strict=True), color=colour, zorder=3, **look)
-    end = (validation or training)[-1:]
-    return [(*point, subject.name, colour) for point in end]
+    return [End(x, y, subject.name, colour, f"{y:.3f}") for x, y in (validation or training)[-1:]]
 
 
 def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
@@ -133,7 +149,7 @@ def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    curves = [curve for s in runs if s.run for curve in s.run.curves.values() if curve]
+    curves = [curve for s in runs for curve in _finite(s).values() if curve]
     low = min(loss for curve in curves for _, _, loss in curve)
     high = max(loss for curve in curves for step, _, loss in curve if step * 50 >= curve[-1][0] or len(curve) <= 50)
     if high / low > 2:
@@ -144,22 +160,26 @@ def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _names(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], longest: int) -> None:
-    """Each run's name and last loss beside its end, moved apart; a line in its colour leads there."""
-    to_pixels, pixels = axes.transData, axes.get_figure().dpi / 72  # type: ignore[union-attr]  # it stands in one
-    places = [float(to_pixels.transform((x, y))[1]) / pixels for x, y, _, _ in ends]
-    spaced = spread(places, 27)
-    up = max(0.0, 16 - min(spaced))  # none below the figure's edge
+def beside(axes: "Axes", ends: Sequence[End], longest: int, line: Any = "-") -> None:
+    """Names to the right of the axes, moved apart; a line in its colour leads from each to its point."""
+    figure = axes.get_figure()
+    assert figure
+    to_pixels, pixels = axes.transData, figure.dpi / 72
+    places = [float(to_pixels.transform((end.x, end.y))[1]) / pixels for end in ends]
+    spaced = spread(places, 27 if any(end.detail for end in ends) else 15)
+    up = max(0.0, 16 - min(spaced)) or min(0.0, figure.bbox.height / pixels - 8 - max(spaced))  # within the figure
     edge = axes.get_window_extent().x1 / pixels
-    shown = shortened([name for _, _, name, _ in ends], longest)
-    for (x, y, _, colour), name, place, moved in zip(ends, shown, places, spaced, strict=True):
-        start = float(to_pixels.transform((x, y))[0]) / pixels
+    shown = shortened([end.name for end in ends], longest)
+    for end, name, place, moved in zip(ends, shown, places, spaced, strict=True):
+        start = float(to_pixels.transform((end.x, end.y))[0]) / pixels
         right, above = edge - start, moved + up - place
-        line: dict[str, Any] = {"arrowstyle": "-", "color": colour, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3}
-        axes.annotate("", (x, y), (right + 20, above), textcoords="offset points", arrowprops=line)
-        beside: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
-        axes.annotate(name, (x, y), (right + 24, above + 1), va="bottom", weight="bold", **beside)
-        axes.annotate(f"{y:.3f}", (x, y), (right + 24, above - 1), va="top", color=GREY, **beside)
+        leader: dict[str, Any] = {"arrowstyle": "-", "color": end.colour, "linewidth": 1.2, "linestyle": line}
+        leader |= {"shrinkA": 0, "shrinkB": 3}
+        axes.annotate("", (end.x, end.y), (right + 20, above), textcoords="offset points", arrowprops=leader)
+        text: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "parse_math": False}
+        middle = "bottom" if end.detail else "center_baseline"
+        axes.annotate(name, (end.x, end.y), (right + 24, above + 1), va=middle, weight="bold", **text)
+        axes.annotate(end.detail, (end.x, end.y), (right + 24, above - 1), va="top", color=GREY, **text)
 
 
 def shortened(names: Sequence[str], longest: int) -> list[str]:

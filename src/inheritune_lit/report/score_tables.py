@@ -8,6 +8,7 @@ from inheritune_lit.report.scores import (
     Score,
     Scores,
     bold_in,
+    chance,
     check_comparable,
     is_chance,
     is_noise,
@@ -87,7 +88,7 @@ def _cell(name: str, score: Score | None, reference: Scores, bold: bool) -> Cell
     if score is None:
         return NOTHING
     marks = NOISE if name in reference and is_noise(score, reference[name]) else ""
-    marks += CHANCE if is_chance(score, known_tasks().get(name)) else ""
+    marks += CHANCE if is_chance(score, name) else ""
     error = f"± {score.stderr:.1f}" if score.stderr is not None else ""
     return Cell(f"{score.value:.2f}", error, bold, marks)
 
@@ -114,7 +115,7 @@ def _reading(names: Sequence[str], table: published.Scores | None, reference: pu
             "The rule knows no noise."
         )
         notes.append(f"{NOISE} within two standard errors of {reference.name}'s score.")
-    if any((task := known_tasks().get(name)) and task.chance is not None for name in names):
+    if any(chance(name) is not None for name in names):
         notes.append(f"{CHANCE} not above chance, or above always giving the commonest answer, by two standard errors.")
     return notes
 

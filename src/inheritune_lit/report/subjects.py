@@ -1,5 +1,6 @@
 """What a report is about: the folders that it is given, read. No torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -7,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.commit import InheritError, read_json
-from inheritune_lit.runs import RUN_RECIPE, Run, read_run
+from inheritune_lit.runs import RUN_RECEIPT, RUN_RECIPE, Run, read_run
 
 RANDOM = "random"
+NEEDED = {
+    "evaluation": ("suite", "tasks"),
+    "validation_loss": ("data", "max_seq_length", "windows", "mean", "perplexity"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,11 @@ class Subject:
         return [(tokens, loss) for _, tokens, loss in self.run.curves["validation"]] if self.run else []
 
     @property
+    def is_finite(self) -> bool:
+        """Whether the last of its validations is a number."""
+        return bool(self.validation) and math.isfinite(self.validation[-1][1])
+
+    @property
     def device_hours(self) -> tuple[str, float] | None:
         """GPU-hours or hours, and how many the whole run took."""
         seconds, devices = self.receipt.get("seconds"), self.receipt.get("hardware") or {}
@@ -96,7 +106,7 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
     """Reads the folders, and names them so that no two have one name.
 
     Raises:
-        InheritError: a folder is missing, or has neither a run nor an evaluation nor an analysis.
+        InheritError: a folder is missing, has neither a run nor an evaluation nor an analysis, or a damaged one.
     """
     subjects = [_read(Path(folder)) for folder in folders]
     paths = [subject.folder.resolve() for subject in subjects]
@@ -118,13 +128,15 @@ def _read(folder: Path) -> Subject:
             f"No folder {folder}. Name the out_dir of an `inheritune pretrain`, or a checkpoint with evaluation/."
         )
     # [!.]: not what an evaluation that was killed left half written
-    results = [read_json(path, "evaluation") for path in sorted((folder / "evaluation").glob("[!.]*.json"))]
+    results = [_read_results(path) for path in sorted((folder / "evaluation").glob("[!.]*.json"))]
     evaluations = {str(r["suite"]): r for r in results if r.get("kind") == "evaluation"}
     loss = next((r for r in results if r.get("kind") == "validation_loss"), None)
     figures = sorted((folder / "analysis").glob("*.svg")) or sorted((folder / "analysis").glob("*.png"))
     numbers = folder / "analysis/analysis.json"
-    analysis = read_json(numbers, "analysis") if numbers.is_file() else None
+    analysis = read_json(numbers, "analysis", ("blocks",)) if numbers.is_file() else None
     run = read_run(folder) if (folder / RUN_RECIPE).is_file() else None
+    if run and run.finished:
+        read_json(folder / RUN_RECEIPT, "run's receipt", ("tokens",))
     if run is None and not (results or figures or analysis):
         raise InheritError(
             f"{folder} has neither {RUN_RECIPE} nor evaluation/ nor analysis/: there is nothing to report. Name the "
@@ -132,6 +144,11 @@ def _read(folder: Path) -> Subject:
             "`litgpt pretrain` leaves no record to draw curves from."
         )
     return Subject(folder.name, folder, run, evaluations, loss, analysis, tuple(figures))
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    kind = str(read_json(path, "evaluation").get("kind"))
+    return read_json(path, "evaluation", NEEDED.get(kind, ()))
 
 
 def missing(subjects: Sequence[Subject]) -> list[str]:
@@ -143,6 +160,8 @@ def missing(subjects: Sequence[Subject]) -> list[str]:
             lines.append(f"{subject.name} is not finished: its curves end where it is now.")
         elif run and not subject.validation:
             lines.append(f"{subject.name} has no validation loss in its logs (eval.interval of its recipe).")
+        elif subject.validation and not subject.is_finite:
+            lines.append(f"{subject.name} ended with a validation loss of {subject.validation[-1][1]}: it diverged.")
         if subject.loss is None:
             lines.append(f"{subject.name}: no loss on held-out tokens: inheritune evaluate {folder} --loss DATA_DIR")
         if not subject.evaluations:

@@ -75,7 +75,7 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def reach_table(subjects: Sequence[Subject]) -> Table | None:
     """Tokens that each run took to the final validation loss of every random start, and the ratio of the two."""
-    goals = [s for s in subjects if s.is_random and s.validation]
+    goals = [s for s in subjects if s.is_random and s.is_finite]
     others = [s for s in subjects if s.validation]
     if not goals or len(others) < 2:
         return None
@@ -94,21 +94,24 @@ def _reach_cells(subject: Subject, goal: Subject) -> tuple[Cell, Cell]:
     tokens, loss = goal.validation[-1]
     reached = tokens if subject is goal else tokens_to_reach(subject.validation, loss)
     if reached is None:
-        return Cell("not reached", f"lowest {min(loss for _, loss in subject.validation):.3f}"), NOTHING
+        return Cell("not reached", f"lowest {_lowest(subject):.3f}"), NOTHING
     return Cell(short_count(reached)), Cell(f"{tokens / reached:.2f}×" if reached else "untrained")
+
+
+def _lowest(subject: Subject) -> float:
+    return min((loss for _, loss in subject.validation if math.isfinite(loss)), default=math.nan)
 
 
 def verdicts(subjects: Sequence[Subject]) -> list[str]:
     """A sentence on each run against each random start with as many blocks."""
     sentences = []
-    for goal in (s for s in subjects if s.is_random and s.validation):
+    for goal in (s for s in subjects if s.is_random and s.is_finite):
         tokens, loss = goal.validation[-1]
         for subject in (s for s in subjects if not s.is_random and s.validation and s.blocks == goal.blocks):
             reached = tokens_to_reach(subject.validation, loss)
             goal_loss = f"the final validation loss of {goal.name} ({loss:.3f} nats)"
             if reached is None:
-                lowest = min(loss for _, loss in subject.validation)
-                sentences.append(f"{subject.name} did not reach {goal_loss}; its lowest is {lowest:.3f}.")
+                sentences.append(f"{subject.name} did not reach {goal_loss}; its lowest is {_lowest(subject):.3f}.")
             elif reached == 0:
                 sentences.append(f"{subject.name} was at {goal_loss} before any training.")
             else:
