@@ -21,16 +21,18 @@ from matplotlib.image import imread
 
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import WEIGHTS, load_config
-from inheritune_lit.commit import InheritError, read_json, write_json
+from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json
 from inheritune_lit.evaluate import ValidationLoss, all_windows
+from inheritune_lit.evaluate.held_out import held_out_loss
 from inheritune_lit.figure import spread
-from inheritune_lit.growth import grow, measure, stages, view
+from inheritune_lit.growth import grow, measure, results, stages, view
 from inheritune_lit.growth import run as growth_run
 from inheritune_lit.growth.decision import decide, next_blocks
 from inheritune_lit.growth.demo import train_tokenizer
 from inheritune_lit.growth.ledger import Ledger
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import load_model
+from inheritune_lit.weights import Weights
 
 MODEL = asdict(Config.from_name("pythia-14m", **ARCHITECTURES["gpt2"][1]))
 
@@ -68,7 +70,8 @@ def test_ledger_refuses_another_recipe_and_other_parents(tmp_path: Path) -> None
         ledger.begin("n2", {"blocks": 2}, recipe, {"reference": "cd"})
     with pytest.raises(InheritError, match="recipe_sha256: .* before, .* now"):
         ledger.begin("n2", {"blocks": 2}, recipe | {"train": {"max_tokens": 9}}, {"reference": "ab"})
-    ledger.finish("n2", {"validation_loss": 2.5})
+    trained = {"start": "inherit", "parameters": 9, "steps": 4, "seconds": 1.5, "fingerprint": "ef"}
+    ledger.finish("n2", {**trained, "validation_loss": 2.5, "stderr": None, "windows": 1})
     again = Ledger(tmp_path, {"tolerance": 0.0})
     assert again.begin("n2", {"blocks": 2}, recipe, {"reference": "ab"}) == "done"
     with pytest.raises(InheritError, match="tolerance: 0.0 before, 0.5 now"):
@@ -109,6 +112,7 @@ class MadeUp:
 
     def __init__(self, losses: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
         self.losses, self.trained, self.recipes = losses, list[str](), dict[str, Any]()
+        self.measured = list[str]()
         monkeypatch.setattr("inheritune_lit.launch.train", self.train)
         monkeypatch.setattr(growth_run, "measure", self.measure)
         monkeypatch.setattr("inheritune_lit.growth.results.report", lambda settings, content: "report")
@@ -128,10 +132,14 @@ class MadeUp:
             (run / folder / "model_config.yaml").write_text(yaml.dump(asdict(model.config)))
         return {"tokens": recipe["train"]["max_tokens"], "seconds": 1.0, "tokens_per_second": 1.0}
 
-    def measure(self, checkpoint: Path, *args: Any) -> ValidationLoss:
+    def measure(self, checkpoint: Path, data_path: Path, length: int, batch: int, path: Path) -> ValidationLoss:
+        self.measured.append(path.parent.name)
         value = self.losses[checkpoint.parent.name]
-        args[-1].parent.mkdir(exist_ok=True)
-        write_json(args[-1], {"per_window": [value, value + 1]})
+        path.parent.mkdir(exist_ok=True)
+        what = measure.about(
+            Weights(checkpoint / WEIGHTS).fingerprint(), sha256_file(data_path / "manifest.json"), length
+        )
+        write_json(path, {**what, "per_window": [value, value + 1]})
         return loss(value, value + 1)
 
 
@@ -190,6 +198,8 @@ def test_never_at_par_ends_at_max_layers(growing: Grow, monkeypatch: pytest.Monk
     # more layers may be asked for afterwards; what was compared stays
     assert growing(start_layers=2, step=1, max_layers=5)["outcome"].endswith("at par.")
     assert made.trained == ["reference", "n2", "n3", "n4", "n5"]
+    with pytest.raises(InheritError, match="max_layers is 4, and .* holds a trained target of 5 blocks already"):
+        growing(start_layers=2, step=1, max_layers=4)
 
 
 def test_continue_grows_what_was_trained(growing: Grow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -219,9 +229,6 @@ def test_changes_are_refused_with_the_difference(
     made.losses |= {tmp_path.name: 3.0}
     options = {"out_dir": tmp_path / "other", "reference_dir": tmp_path / "given", "start_layers": 4}
     grow(inputs / "recipe.yaml", tolerance=0.125, **options)
-    make_checkpoint(tmp_path / "deeper", "gpt2", n_layer=8)
-    with pytest.raises(InheritError, match="deeper is not the recipe's model: n_layer is 8, the recipe's 6"):
-        grow(inputs / "recipe.yaml", out_dir=tmp_path / "deep", reference_dir=tmp_path / "deeper")
     (tmp_path / "given" / WEIGHTS).unlink()
     make_checkpoint(tmp_path / "swapped", "gpt2", seed=2)
     (tmp_path / "swapped" / WEIGHTS).rename(tmp_path / "given" / WEIGHTS)
@@ -239,12 +246,57 @@ def test_keep_final_leaves_what_is_needed(growing: Grow, monkeypatch: pytest.Mon
     assert len(made.trained) == 4, "a deleted model is not trained again"
 
 
+def test_what_keep_final_deleted_can_not_grow(growing: Grow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    MadeUp(LOSSES | {"n5": 3.05}, monkeypatch)
+    options: dict[str, Any] = {"start_layers": 2, "mode": "continue", "keep": "final"}
+    ledger = growing(max_layers=5, **options)
+    with pytest.raises(
+        InheritError, match=r"n6 would grow from .*n4/model, which is gone: (?s:.*)Here only --max_layers 5"
+    ):
+        growing(max_layers=6, **options)
+    assert growing(max_layers=5, **options)["outcome"] == ledger["outcome"]
+
+
+def test_losses_that_are_not_the_ledgers_are_measured_again(
+    growing: Grow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = MadeUp(LOSSES, monkeypatch)
+    options: dict[str, Any] = {"start_layers": 2, "max_layers": 3, "step": 1}
+    ledger, windows = growing(**options), tmp_path / "out/n2/windows.json"
+    whole = read_json(windows, "losses")
+    (tmp_path / "out/n2/model").rename(tmp_path / "model")
+    wrong_losses: list[Any] = [[1.0, 1.0], [], ["many", "more"], [float("nan"), 1.0]]
+    others = [whole | {"per_window": losses} for losses in wrong_losses]
+    for wrong in [*others, {"per_window": whole["per_window"]}, {}, None]:  # none: no file
+        windows.unlink()
+        if wrong is not None:
+            write_json(windows, wrong)
+        with pytest.raises(
+            InheritError, match=r"can't be measured again: (?s:.*)Restore .*n2/windows.json or the model"
+        ):
+            growing(**options)
+        made.measured.clear()
+        (tmp_path / "model").rename(tmp_path / "out/n2/model")
+        assert growing(**options) == ledger
+        assert made.measured == ["n2"]
+        assert read_json(windows, "losses") == whole
+        (tmp_path / "out/n2/model").rename(tmp_path / "model")
+    # an edited ledger, and another model in place of the one that was measured
+    edited = json.loads(json.dumps(ledger))
+    edited["stages"]["n2"]["validation_loss"] = 1.0
+    write_json(tmp_path / "out/growth.json", edited)
+    (tmp_path / "out/n3/model").rename(tmp_path / "out/n2/model")
+    with pytest.raises(InheritError, match="have a mean of 3.8, the ledger 1.0. They can't be measured again"):
+        growing(**options)
+
+
 def test_numbers_that_do_not_fit(growing: Grow, inputs: Path, tmp_path: Path) -> None:
     for options in ({"start_layers": 7}, {"max_layers": 2}, {"step": 0}, {"start_layers": 0}, {"max_layers": 9}):
         with pytest.raises(InheritError, match="expected 1 ≤ start_layers ≤ max_layers ≤ 6"):
             growing(**options)
-    with pytest.raises(InheritError, match="tolerance is -1"):
-        growing(tolerance=-1)
+    for tolerance in (-1, float("inf"), float("nan")):
+        with pytest.raises(InheritError, match=f"tolerance is {tolerance}, expected nats: a finite number"):
+            growing(tolerance=tolerance)
     (tmp_path / "short.yaml").write_text("model_config: {n_layer: 4}\ndata: {init_args: {data_path: x}}")
     with pytest.raises(InheritError, match=r"does not state train.max_tokens"):
         grow(tmp_path / "short.yaml", out_dir=tmp_path / "out")
@@ -291,6 +343,44 @@ def test_mistakes_are_named_before_anything_is_trained(inputs: Path, tmp_path: P
             grow(tmp_path / f"{name}.yaml", out_dir=tmp_path / "out")
     with pytest.raises(InheritError, match="--steps 0: expected 1 or more"):
         grow(inputs / "recipe.yaml", out_dir=tmp_path / "out", steps=0)
+    with pytest.raises(InheritError, match=r"words\.yaml: 1 error(?s:.*)train.max_tokens"):
+        grow(tmp_path / "words.yaml", out_dir=tmp_path / "out", steps=10)
+    (tmp_path / "start.yaml").write_text(recipe.replace("initial_checkpoint_dir: null", "initial_checkpoint_dir: x"))
+    with pytest.raises(InheritError, match=r"start\.yaml starts from a checkpoint, (?s:.*)is --reference_dir"):
+        grow(tmp_path / "start.yaml", out_dir=tmp_path / "out")
+
+
+def test_what_is_changed_is_checked(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the dry run passes, the growth can train to its end."""
+    options: dict[str, Any] = {"out_dir": tmp_path / "out", "dry_run": True}
+    grow(inputs / "recipe.yaml", **options, steps=340, compare=["random_2t"])
+    with pytest.raises(InheritError, match=r"data.init_args.epochs(?s:.*)and max_tokens is 25,600(?s:.*)Write 5"):
+        grow(inputs / "recipe.yaml", **options, steps=400)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/manifest.json").write_text("{}")
+    with pytest.raises(InheritError, match=r"1 error(?s:.*)data_path(?s:.*)damaged"):
+        grow(inputs / "recipe.yaml", **options, data_path=tmp_path / "damaged")
+    recipe = (inputs / "recipe.yaml").read_text()
+    (tmp_path / "elsewhere.yaml").write_text(recipe.replace(str(inputs / "tokens"), str(tmp_path / "damaged")))
+    grow(tmp_path / "elsewhere.yaml", **options, data_path=inputs / "tokens")
+    grow(inputs / "recipe.yaml", **options, data_path=tmp_path / "nowhere")
+    assert "nowhere/manifest.json is missing: write the data" in capsys.readouterr().out
+    with pytest.raises(InheritError, match=r"nowhere/manifest.json is missing: write the data"):
+        grow(inputs / "recipe.yaml", **options | {"dry_run": False}, data_path=tmp_path / "nowhere")
+
+
+def test_reference_is_checked_before_anything_is_trained(inputs: Path, tmp_path: Path) -> None:
+    given = make_checkpoint(tmp_path / "given", "gpt2")
+    options: dict[str, Any] = {"out_dir": tmp_path / "out", "dry_run": True}
+    with pytest.raises(InheritError, match="nowhere holds no litGPT checkpoint"):
+        grow(inputs / "recipe.yaml", **options, reference_dir=tmp_path / "nowhere")
+    make_checkpoint(tmp_path / "deeper", "gpt2", n_layer=8)
+    with pytest.raises(InheritError, match="deeper is not the recipe's model: n_layer is 8, the recipe's 6"):
+        grow(inputs / "recipe.yaml", **options, reference_dir=tmp_path / "deeper")
+    grow(inputs / "recipe.yaml", **options, reference_dir=given)
+    (given / "tokenizer.json").unlink()
+    with pytest.raises(InheritError, match="given has no tokenizer, (?s:.*)Copy the recipe's there, from .*tokenizer"):
+        grow(inputs / "recipe.yaml", **options, reference_dir=given)
 
 
 def test_every_window_is_measured(inputs: Path, tmp_path: Path) -> None:
@@ -309,6 +399,23 @@ def test_every_window_is_measured(inputs: Path, tmp_path: Path) -> None:
     assert measure.measure(other, inputs / "tokens", 16, 1, tmp_path / "1.json").mean != one.mean
 
 
+def test_both_ways_to_measure_give_the_same(inputs: Path, tmp_path: Path) -> None:
+    checkpoint = make_tokenizer(make_checkpoint(tmp_path / "model", "gpt2", dtype=torch.bfloat16))
+    held_out = held_out_loss(checkpoint, inputs / "tokens", max_seq_length=16, batch_size=4)
+    ours = measure.measure(checkpoint, inputs / "tokens", 16, 4, tmp_path / "windows.json")
+    assert held_out["per_window"] == ours.per_window
+
+
+def test_a_loss_that_is_not_finite_is_refused(inputs: Path, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "model", "gpt2")
+    state = torch.load(checkpoint / WEIGHTS)
+    state["transformer.ln_f.weight"][0] = float("nan")
+    torch.save(state, checkpoint / WEIGHTS)
+    with pytest.raises(InheritError, match="validation loss of .*model is nan: its training has diverged"):
+        measure.measure(checkpoint, inputs / "tokens", 16, 4, tmp_path / "windows.json")
+    assert not (tmp_path / "windows.json").exists()
+
+
 def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from inheritune_lit.launch import Progress
 
@@ -317,6 +424,7 @@ def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPat
 
     stage = stages.Stage("n4", 4, "inherit")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     with view.View() as live:
         live.begin(stage, 1_500_000, 40)
         live.progress("n4", row(20))
@@ -328,6 +436,9 @@ def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPat
         assert "\x1b[3F" not in capsys.readouterr().out, "what others print is not drawn over"
         live.progress("n4", row(22))
         assert "\x1b[3F" in capsys.readouterr().out
+        monkeypatch.setenv("COLUMNS", "40")  # a line that wraps would be drawn over in part
+        live.progress("n4", row(23))
+        assert all(len(re.sub(r"\x1b\[\d*.", "", line)) < 40 for line in capsys.readouterr().out.splitlines())
     monkeypatch.setattr("sys.stdout.isatty", lambda: False)
     with view.View() as live:
         live.begin(stage, 1_500_000, 40)
@@ -380,6 +491,16 @@ def test_killed_growth_ends_with_the_same_losses(inputs: Path, tmp_path: Path) -
     stormy = read_json(tmp_path / "killed/growth.json", "ledger")["stages"]
     for key in ("validation_loss", "fingerprint", "decision"):
         assert stormy["n4"][key] == calm["n4"][key]
+    # the figure has the given reference's own curve
+    base = stages.with_changes(yaml.safe_load((inputs / "recipe.yaml").read_text()))
+    numbers: dict[str, Any] = {"start_layers": 4, "max_layers": 4, "step": 2, "tolerance": 0.0, "compare": None}
+    trained, given = (
+        stages.make_settings(base, tmp_path / name, reference_dir=reference, mode="restart", **numbers)
+        for name, reference in (("calm", None), ("killed", tmp_path / "calm/reference"))
+    )
+    curve = results.curves_of(given, stormy)["reference"]
+    assert curve == results.curves_of(trained, calm)["reference"]
+    assert len(curve) > 1
     training = [read_run(tmp_path / name / "n4").curves["training"] for name in ("calm", "killed")]
     assert training[0] == training[1]
     # our loss is the model's, not litGPT's log's: a plain forward pass over the held-out windows

@@ -29,6 +29,7 @@ def test_by_hand() -> None:
     variance = ((1 - mean) ** 2 + (2.5 - mean) ** 2 + (3 - mean) ** 2) / 2
     assert loss.stderr == pytest.approx(math.sqrt(variance / 3) * math.log(2), rel=1e-6)
     assert loss.perplexity == pytest.approx(2**mean, rel=1e-6)
+    assert ValidationLoss((1000.0,)).perplexity == float("inf")
 
 
 def test_the_first_token_is_no_target_and_the_last_no_input() -> None:

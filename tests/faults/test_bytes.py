@@ -1,5 +1,6 @@
 """Truncated files, flipped bits and hostile pickles: named, refused, never run; what they would have replaced stays."""
 
+import functools
 import json
 import os
 import pickle
@@ -180,10 +181,29 @@ def test_growths_ledger_cut_or_without_a_key(tmp_path: Path, fault: Fault) -> No
         ledger.path.write_bytes(whole[:size])
         with fault(tmp_path / "n2"), pytest.raises(InheritError, match="Can't read the growth's ledger"):
             Ledger(tmp_path, {"tolerance": 0.0})
-    for key in ("settings", "stages"):
-        write_json(ledger.path, {name: value for name, value in json.loads(whole).items() if name != key})
-        with fault(tmp_path / "n2"), pytest.raises(InheritError, match="is damaged: expected settings, and stages"):
-            Ledger(tmp_path, {"tolerance": 0.0})
+    trained = {"start": "inherit", "parameters": 9, "steps": 4, "seconds": 1.5}
+    results = {"fingerprint": "cd", "validation_loss": 2.5, "stderr": None, "windows": 3}
+    ledger.begin("reference", {"start": "given", "blocks": 4}, {}, {"data": "ab"})
+    ledger.finish("reference", results)
+    ledger.finish("n2", {**trained, **results})
+    whole = ledger.path.read_bytes()
+    needed = [f"stages.reference.{key}" for key in ("state", "blocks", "start", "parents", *results)]
+    for key in ("settings", "stages", *needed, *(f"stages.n2.{key}" for key in (*trained, *results))):
+        for wrong in ("nothing", [], float("nan")):
+            content = json.loads(whole)
+            *above, last = key.split(".")
+            within = functools.reduce(dict.__getitem__, above, content)
+            within[last] = wrong
+            if wrong == "nothing":
+                del within[last]
+            write_json(ledger.path, content)
+            with (
+                fault(tmp_path / "n2"),
+                pytest.raises(InheritError, match=f"is damaged: {key} is missing, or not what"),
+            ):
+                Ledger(tmp_path, {"tolerance": 0.0})
+    ledger.path.write_bytes(whole)
+    Ledger(tmp_path, {"tolerance": 0.0})
 
 
 def hostile(path: Path, sentinel: Path, how: str) -> None:

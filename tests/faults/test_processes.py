@@ -47,7 +47,7 @@ def test_two_surgeries_into_one_folder(llama: Path, tmp_path: Path, fault: Fault
 
 
 def test_two_growths_into_one_folder(tmp_path: Path, fault: Fault) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.dump(make_recipe(tmp_path, 4)))
+    (tmp_path / "recipe.yaml").write_text(yaml.dump(make_recipe(tmp_path, 4) | {"initial_checkpoint_dir": None}))
     with locked(tmp_path / "out"), fault(tmp_path / "tokens"):
         with pytest.raises(InheritError, match="Another process is writing"):
             grow(tmp_path / "recipe.yaml", out_dir=tmp_path / "out", start_layers=1)

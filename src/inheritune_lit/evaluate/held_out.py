@@ -70,7 +70,7 @@ def held_out_loss(
     data.connect(Tokenizer(checkpoint), max_seq_length=length)
     count = (data.manifest.splits["val"].tokens - 1) // length
     batch_size = batch_size or max(1, LOGITS_BYTES // (4 * length * (config.padded_vocab_size or 1)))
-    model = load_model(checkpoint).to(device)
+    model = load_model(checkpoint).float().to(device)
 
     def batches() -> "Iterator[torch.Tensor]":
         done = 0

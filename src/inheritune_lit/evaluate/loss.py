@@ -31,7 +31,7 @@ class ValidationLoss:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.mean)
+        return math.inf if self.mean > 709 else math.exp(self.mean)  # where a float ends
 
     def minus(self, other: "ValidationLoss") -> tuple[float, float]:
         """Mean difference and its standard error, paired window by window.

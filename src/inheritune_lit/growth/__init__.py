@@ -1,13 +1,11 @@
 """`inheritune grow`: Algorithm 2 of the paper. Blocks are added until the shorter model is as good as its reference."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.growth.stages import Comparison, Mode
-
-if TYPE_CHECKING:
-    from inheritune_lit.recipes.reading import Document
 
 
 def grow(
@@ -55,23 +53,30 @@ def grow(
         compile: Whether litGPT compiles the model. On a CPU and for few steps it takes longer than it saves.
         dry_run: Print the stages, their sizes and the disk they take, and train nothing.
     """
-    from inheritune_lit.growth.stages import check_needed, make_settings, with_changes
+    from inheritune_lit.growth.inputs import check_recipe, check_reference, missing_data
+    from inheritune_lit.growth.stages import make_settings, with_changes
+    from inheritune_lit.recipes.check_keys import check_keys
     from inheritune_lit.recipes.reading import read_document
+    from inheritune_lit.recipes.validate import check_document
 
     if steps is not None and steps < 1:
         raise InheritError(f"--steps {steps}: expected 1 or more.")
     document = read_document(Path(recipe))
-    check_needed(document.content)
-    _refuse_mistakes(Path(recipe), document)
+    check_recipe(Path(recipe), document, check_keys)  # the changes compute with what stands there
     base = with_changes(document.content, steps=steps, data_path=data_path, tokenizer_dir=tokenizer_dir, seed=seed)
+    check_recipe(Path(recipe), replace(document, content=base), check_document)
     options: dict[str, Any] = {"start_layers": start_layers, "step": step, "max_layers": max_layers}
     options |= {"tolerance": tolerance, "mode": mode, "compare": compare, "reference_dir": reference_dir}
     settings = make_settings(base, Path(out_dir), **options)
+    check_reference(settings)
+    missing = missing_data(settings)
     if dry_run:
         from inheritune_lit.growth.plan import plan
 
-        print(plan(settings, keep))
+        print("\n".join([plan(settings, keep), *([f"\n{missing}"] if missing else [])]))
         return
+    if missing:
+        raise InheritError(missing)
     from inheritune_lit.growth.results import report
     from inheritune_lit.growth.run import Growth
 
@@ -79,12 +84,3 @@ def grow(
         growth = Growth(settings, keep, {} if compile else {"TORCHDYNAMO_DISABLE": "1"})
         growth.run()
         print(report(settings, growth.ledger.content))
-
-
-def _refuse_mistakes(recipe: Path, document: "Document") -> None:
-    """What `inheritune recipes validate` calls an error would otherwise be found after the stages before it."""
-    from inheritune_lit.recipes.findings import report
-    from inheritune_lit.recipes.validate import check_document
-
-    if errors := [finding for finding in check_document(document) if finding.severity == "error"]:
-        raise InheritError(report(recipe, errors, document))

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from inheritune_lit.checkpoint import versions
@@ -14,6 +16,13 @@ from inheritune_lit.launch.record import fixed
 LEDGER = "growth.json"
 FORMAT = 1
 State = Literal["new", "begun", "done"]
+
+# What a stage that is done has, and what one that was trained here has besides
+RESULTS: dict[str, tuple[type, ...]] = {
+    **{"blocks": (int,), "start": (str,), "parents": (dict,), "fingerprint": (str,)},
+    **{"validation_loss": (float,), "stderr": (float, NoneType), "windows": (int,)},
+}
+TRAINED: dict[str, tuple[type, ...]] = {"parameters": (int,), "steps": (int,), "seconds": (float, int)}
 
 
 class Ledger:
@@ -33,9 +42,9 @@ class Ledger:
             self.content = read_json(self.path, "growth's ledger")
             if (self.content.get("format"), self.content.get("kind")) != (FORMAT, "growth"):
                 raise InheritError(f"{self.path} is not a ledger of this version (format {FORMAT}). Move it away.")
-            if not _well_formed(self.content):
+            if key := _damaged(self.content):
                 raise InheritError(
-                    f"{self.path} is damaged: expected settings, and stages with their state. Restore it."
+                    f"{self.path} is damaged: {key} is missing, or not what a growth writes. Restore the file."
                 )
             _refuse(f"{out_dir} holds a growth of other settings", self.content["settings"], identity)
             return
@@ -91,11 +100,22 @@ class Ledger:
         write_json_whole(self.path, self.content)
 
 
-def _well_formed(content: Mapping[str, Any]) -> bool:
-    stages = content.get("stages")
-    entries = list(stages.values()) if isinstance(stages, dict) else [None]
-    states = [entry.get("state") if isinstance(entry, dict) else None for entry in entries]
-    return isinstance(content.get("settings"), dict) and all(state in ("begun", "done") for state in states)
+def _damaged(content: Mapping[str, Any]) -> str | None:
+    """The first key without which the ledger can't be gone on with; None if it is whole."""
+    for key in ("settings", "stages"):
+        if not isinstance(content.get(key), dict):
+            return key
+    for name, stage in content["stages"].items():
+        if not isinstance(stage, dict) or stage.get("state") not in ("begun", "done"):
+            return f"stages.{name}.state"
+        needed = RESULTS if stage.get("start") == "given" else RESULTS | TRAINED
+        for key, kinds in needed.items() if stage["state"] == "done" else ():
+            value = stage.get(key, ...)  # null is a value
+            if type(value) not in kinds or (type(value) is float and not math.isfinite(value)):
+                return f"stages.{name}.{key}"
+        if not isinstance(stage.get("decision", {}), dict):
+            return f"stages.{name}.decision"
+    return None
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """What came out of a growth: the table of its stages, and the curves of their validation losses."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit.checkpoint import find_checkpoint
+from inheritune_lit.commit import InheritError
 from inheritune_lit.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas, spread
 from inheritune_lit.growth.ledger import LEDGER
 from inheritune_lit.growth.stages import REFERENCE, Settings
@@ -54,11 +57,11 @@ def _row(name: str, stage: Mapping[str, Any], benchmark: float) -> tuple[str, ..
 
 
 def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Validation loss against steps for every stage that was trained, with the benchmark as a dashed line."""
+    """Validation loss against steps for every stage with a log, with the benchmark as a dashed line."""
     import matplotlib as mpl
 
-    done = {name: stage for name, stage in stages.items() if stage["state"] == "done" and "steps" in stage}
-    curves = {name: _curve(settings.out_dir / name, stage) for name, stage in done.items()}
+    done = {name: stage for name, stage in stages.items() if stage["state"] == "done"}
+    curves = curves_of(settings, done)
     colours, benchmark = _colours(done), stages[REFERENCE]["validation_loss"]
     depths = [stage["blocks"] for name, stage in done.items() if "decision" in stage]
     title = f"{depths[0]} to {depths[-1]}" if len(depths) > 1 else f"{depths[0]}"
@@ -83,6 +86,19 @@ def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path
             ends[REFERENCE] = benchmark
         _names(axes, ends, {**colours, REFERENCE: INK}, stages, (high - low) / 18)
         figure.savefig(path)
+
+
+def curves_of(settings: Settings, done: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """(step, validation loss) of every stage that was trained; of a given reference, if it is a run that has logs."""
+    runs = {name: (settings.out_dir / name, stage) for name, stage in done.items() if "steps" in stage}
+    if settings.reference_dir is not None:
+        with suppress(InheritError):  # a checkpoint alone, or a run whose logs can't be read
+            checkpoint = find_checkpoint(settings.reference_dir)
+            run = read_run(checkpoint.parent)
+            steps = run.recipe["train"]["max_tokens"] // run.tokens_per_step
+            if run.curves["validation"] and checkpoint.name in ("model", "final"):  # those of its last step
+                runs[REFERENCE] = (run.folder, {**done[REFERENCE], "steps": steps})
+    return {name: _curve(folder, stage) for name, (folder, stage) in runs.items()}
 
 
 def _curve(folder: Path, stage: Mapping[str, Any]) -> list[tuple[int, float]]:

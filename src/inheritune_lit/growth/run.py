@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit import launch
-from inheritune_lit.checkpoint import WEIGHTS, find_checkpoint, load_config
+from inheritune_lit.checkpoint import WEIGHTS, find_checkpoint
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.growth import disk, stages
 from inheritune_lit.growth.decision import decide, next_blocks
 from inheritune_lit.growth.ledger import Ledger, State
-from inheritune_lit.growth.measure import WINDOWS, measure, read_losses
+from inheritune_lit.growth.measure import WINDOWS, about, measure, read_losses
 from inheritune_lit.growth.stages import REFERENCE, Settings, Stage, recipe_of
 from inheritune_lit.growth.view import View
 from inheritune_lit.weights import Weights
@@ -31,16 +30,18 @@ class Growth:
         environment: What to set for every training besides the environment there is.
 
     Raises:
-        InheritError: out_dir holds a growth of other settings, or the data are not there.
+        InheritError: out_dir holds a growth of other settings, or one that is further than max_layers.
     """
 
     def __init__(self, settings: Settings, keep: Keep, environment: Mapping[str, str]) -> None:
         self.settings, self.keep, self.environment = settings, keep, environment
         self.ledger = Ledger(settings.out_dir, settings.identity())
-        manifest = settings.data_path / MANIFEST
-        if not manifest.is_file():
-            raise InheritError(f"{manifest} is missing: write the data with `inheritune prepare` first.")
-        self.data = sha256_file(manifest)
+        if (trained := self._trained()) > settings.max_layers:
+            raise InheritError(
+                f"max_layers is {settings.max_layers}, and {settings.out_dir} holds a trained target of {trained} "
+                f"blocks already. Give --max_layers {trained} or more, or another out_dir."
+            )
+        self.data = sha256_file(settings.data_path / MANIFEST)
         self.losses: dict[str, ValidationLoss] = {}
         self.view = View()
 
@@ -77,11 +78,15 @@ class Growth:
             return self.settings.out_dir / name / "model"
         return find_checkpoint(given)
 
+    def _trained(self) -> int:
+        """n of the largest target that is done; 0 if none is."""
+        done = (stage for stage in self.ledger.stages.values() if stage["state"] == "done")
+        return max((stage["blocks"] for stage in done if stage["start"] in ("inherit", "grow")), default=0)
+
     def _benchmark(self) -> None:
         if self.settings.reference_dir is None:
             self._stage(stages.reference(self.settings))
             return
-        _check_same_model(self.model(REFERENCE), self.settings.base["model_config"])
         fingerprint = self._fingerprint(REFERENCE)
         what = {"start": "given", "blocks": self.settings.blocks}
         state = self.ledger.begin(REFERENCE, what, {}, {"data": self.data, "model": fingerprint})
@@ -134,14 +139,20 @@ class Growth:
             return
         options: dict[str, Any] = {"layers": str(stage.blocks), "out_dir": out_dir, "overwrite": out_dir.exists()}
         if stage.grown_from is not None:
-            options |= {"start": "grow", "target_dir": self.model(stage.grown_from)}
+            target = self.model(stage.grown_from)
+            if not (target / WEIGHTS).is_file():
+                raise InheritError(
+                    f"{stage.name} would grow from {target}, which is gone: keep: final deletes a target once the next "
+                    f"one is trained. Here only --max_layers {self._trained()} goes on; for more give another out_dir."
+                )
+            options |= {"start": "grow", "target_dir": target}
         surgery(self.model(REFERENCE), **options)
 
     def _measure(self, name: str, state: State, results: Mapping[str, Any]) -> None:
         """The stage's loss, for decisions; `results` go into the ledger with it."""
         path = self.settings.out_dir / name / WINDOWS
-        if state == "done":
-            self.losses[name] = read_losses(path)
+        if state == "done" and (known := self._kept(name, path)):
+            self.losses[name] = known
             return
         train = self.settings.base["train"]
         loss = self.losses[name] = measure(
@@ -151,24 +162,30 @@ class Growth:
         found = {"validation_loss": loss.mean, "stderr": stderr, "windows": len(loss.per_window)}
         self.ledger.finish(name, {**found, **results})
 
+    def _kept(self, name: str, path: Path) -> ValidationLoss | None:
+        """The losses of a stage that is done; None if its file is not the ledger's, but its model is there to measure.
+
+        Raises:
+            InheritError: the model is gone or another one, too.
+        """
+        stage = self.ledger.stages[name]
+        what = about(stage["fingerprint"], stage["parents"].get("data"), self.settings.base["train"]["max_seq_length"])
+        try:
+            if (loss := read_losses(path, what)).mean == stage["validation_loss"]:
+                return loss
+            problem = f"The window losses {path} have a mean of {loss.mean}, the ledger {stage['validation_loss']}."
+        except InheritError as error:
+            problem = str(error)
+        weights = self.model(name) / WEIGHTS
+        if not weights.is_file() or Weights(weights).fingerprint() != stage["fingerprint"]:
+            raise InheritError(
+                f"{problem} They can't be measured again: the model that {self.ledger.path} tells of is not in "
+                f"{weights.parent}. Restore {path} or the model, or choose another out_dir."
+            )
+        print(f"{problem} Measuring again.", flush=True)
+        path.unlink(missing_ok=True)
+        return None
+
     def _delete(self, folders: list[Path]) -> None:
         if self.keep == "final":
             disk.delete(folders)
-
-
-def _check_same_model(reference: Path, model_config: Mapping[str, Any]) -> None:
-    """A given reference is the base recipe's model, whatever it is called.
-
-    Raises:
-        InheritError: naming what differs.
-    """
-    from litgpt.config import Config
-
-    there, stated = asdict(load_config(reference)), asdict(Config(**model_config))
-    for config in (there, stated):
-        config["hf_config"] = {key: value for key, value in config["hf_config"].items() if key not in ("name", "org")}
-        del config["name"]
-    if found := [
-        f"{key} is {there[key]!r}, the recipe's {stated[key]!r}" for key in stated if there[key] != stated[key]
-    ]:
-        raise InheritError(f"{reference} is not the recipe's model: {'; '.join(found)}. Give the recipe it came from.")

@@ -1,5 +1,6 @@
 """The stages of Algorithm 2: what each trains, from what, in which folder. Pure: nothing is read or written here."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -12,10 +13,6 @@ from inheritune_lit.growth.decision import next_blocks
 Mode = Literal["restart", "continue"]
 Comparison = Literal["random", "random_2t"]
 REFERENCE = "reference"
-NEEDED = (
-    *("model_config.n_layer", "data.init_args.data_path", "train.max_tokens", "train.max_seq_length"),
-    *("train.global_batch_size", "train.micro_batch_size"),
-)
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def make_settings(
             f"start_layers {start}, step {step}, max_layers {last}: expected 1 ≤ start_layers ≤ max_layers ≤ {blocks}, "
             "the reference's blocks, and a step of at least 1."
         )
-    if not tolerance >= 0:
-        raise InheritError(f"tolerance is {tolerance}, expected nats: 0 or more.")
+    if not 0 <= tolerance < math.inf:
+        raise InheritError(f"tolerance is {tolerance}, expected nats: a finite number, 0 or more.")
     wanted = tuple(dict.fromkeys(compare or ()))
     return Settings(base, out_dir, reference_dir, start, step, last, tolerance, mode, wanted)
 
@@ -184,20 +181,6 @@ def shorter(model_config: Mapping[str, Any], blocks: int) -> dict[str, Any]:
     whole = Config(**model_config)
     before, after = asdict(whole), asdict(slice_config(whole, range(blocks)))
     return {**model_config, **{key: value for key, value in after.items() if value != before[key]}}
-
-
-def check_needed(base: Mapping[str, Any]) -> None:
-    """What litGPT takes from elsewhere if a recipe leaves it out, and growth computes with.
-
-    Raises:
-        InheritError: the recipe lacks it.
-    """
-    for key in NEEDED:
-        value: Any = base
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            raise InheritError(f"The base recipe does not state {key}, which growth needs. Add it.")
 
 
 def with_changes(

@@ -1,5 +1,6 @@
 """What one sees while it grows: a table of the stages that follows the training on a terminal, lines elsewhere."""
 
+import shutil
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ class View:
     def _draw(self, name: str) -> None:
         row = self.rows[name]
         if self._out.isatty():
-            lines = columns(HEADS, [other.cells() for other in self.rows.values()], left=2)
+            # a line that wraps would be two, and moving up would miss its first
+            width = shutil.get_terminal_size().columns - 1
+            lines = [line[:width] for line in columns(HEADS, [other.cells() for other in self.rows.values()], left=2)]
             up = f"\x1b[{self._drawn}F" if self._drawn else ""
             print(up + "\n".join(f"{line}\x1b[K" for line in lines), file=self._out, flush=True)
             self._drawn = len(lines)
