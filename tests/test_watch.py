@@ -47,9 +47,9 @@ def test_watch_reads_litgpts_lines() -> None:
     with pytest.raises(Diverged) as info:  # before the first step that is logged
         Watch(100).line("iter 2: val loss nan, val time: 3.0 ms", 0.0)
     assert (info.value.first, info.value.last) == (1, 1)
-    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 14, 3.100 above the median of the 14") as info:
-        watch.line(line(14, 8.1), 121.0)
-    assert (info.value.first, info.value.last) == (13, 14)
+    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 15, 3.100 above the median of the 14") as info:
+        watch.line(line(15, 8.1), 121.0)
+    assert (info.value.first, info.value.last) == (14, 15)
     for loss in ("nan", "inf"):
         with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
             Watch(100).line(line(1, loss), 0.0)
