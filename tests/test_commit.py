@@ -1,12 +1,23 @@
+import fcntl
 import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.commit import (
+    InheritError,
+    InUse,
+    locked,
+    read_json,
+    refuse_to_replace,
+    sha256_file,
+    staging,
+    write_json,
+)
 
 
 def test_appears_whole(tmp_path: Path) -> None:
@@ -55,6 +66,38 @@ def test_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(InheritError, match="exists already"), staging(tmp_path / "out"):
         pass
     assert (tmp_path / "out/precious").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_killed_before_the_replaced_link_was_removed(there: bool, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".out.old").symlink_to("precious" if there else "nowhere")
+    with staging(tmp_path / "out", overwrite=True) as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "out/new").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
+
+
+@pytest.mark.parametrize("call", ["open", "flock"])
+def test_a_folder_that_its_holder_removes_meanwhile_is_in_use(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = os if call == "open" else fcntl
+    real = getattr(module, call)
+
+    def removed(*arguments: Any) -> Any:
+        (tmp_path / "out").rmdir()
+        return real(*arguments)
+
+    monkeypatch.setattr(module, call, removed)
+    with pytest.raises(InUse), locked(tmp_path / "out"):
+        pass
+    monkeypatch.undo()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InheritError, match="File exists: .*Choose an --out_dir") as info, locked(tmp_path / "link/out"):
+        pass
+    assert not isinstance(info.value, InUse)
 
 
 def test_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """`inheritune pretrain` and its function: runs that are killed, torn, changed and gone wrong, with a small model."""
 
 import csv
+import errno
+import functools
+import json
 import os
 import shlex
 import shutil
@@ -8,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, child, record, resume, train
+from inheritune_lit.launch import Options, Progress, child, finish, record, resume, train, training
 from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
@@ -30,7 +34,7 @@ from inheritune_lit.launch.settings import settings_of
 from inheritune_lit.launch.windows import windows_of
 from inheritune_lit.runs import read_run
 from inheritune_lit.verify import check_files, load_model
-from inheritune_lit.weights import Weights
+from inheritune_lit.weights import Unreadable, Weights
 
 STEPS, BATCH, LENGTH = 24, 4, 16
 
@@ -167,15 +171,32 @@ def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_
     assert not same_weights(run / "model", whole / "model"), "sums of another order: close, not equal"
 
 
+# Python runs it at its start; the training waits after what it is killed at, or it could end before on a busy machine
+WAITING = """
+import builtins, os, time
+real = builtins.print
+def waiting(*values, **options):
+    real(*values, **options)
+    if os.environ["WAIT_AFTER"] in " ".join(map(str, values)):
+        time.sleep(600)
+if "WAIT_AFTER" in os.environ:
+    builtins.print = waiting
+"""
+
+
 def test_killed_nine_and_given_again(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     """kill -9 of the command in a step, then as a checkpoint is being saved; then it is left alone."""
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
     data = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"num_workers": 1}}
     path.write_text(yaml.dump(recipe | {"out_dir": str(run), "data": data}))
     command = [sys.executable, "-m", "inheritune_lit", "pretrain", str(path), "--keep_last", "1", "--keep_every", "16"]
+    (tmp_path / "sitecustomize.py").write_text(WAITING)
+    places = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     for text in ("step 12 |", "Saving checkpoint"):
         said = (run / "pretrain.log").stat().st_size if run.exists() else 0
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        environment = os.environ | {"PYTHONPATH": places, "WAIT_AFTER": text}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, env=environment, **quiet) as process:
             wait_for(run / "pretrain.log", text, said, process)
             process.kill()
     receipt = train(yaml.safe_load(path.read_text()), run, options=Options(keep_last=1, keep_every=16))
@@ -219,10 +240,10 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     assert (checkpoint.step, checkpoint.iteration, checkpoint.accumulation) == (step, 2 * step, 2)
 
 
-def stand_in(*printed: str) -> Options:
-    """A training that only prints, in the place of Python's."""
+def stand_in(*printed: str, code: int = 1, first: str = "true") -> Options:
+    """A training that only prints, in the place of Python's, and fails."""
     lines = "; ".join(f"echo {shlex.quote(text)}" for text in printed)
-    return Options(launcher=("bash", "-c", f"{lines}; exit 1", "litgpt"))
+    return Options(launcher=("bash", "-c", f"{first}; {lines}; exit {code}", "litgpt"))
 
 
 def test_gradients_that_are_not_finite_are_named(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -256,13 +277,54 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "ORPHAN", 0.3)
+    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
     with locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")
     with pytest.raises(InheritError, match="holds something that `inheritune pretrain` did not write"):
         train(recipe, tmp_path / "run")
     assert (tmp_path / "run/thesis.txt").read_text() == "mine"
+
+
+def test_a_launch_that_ended_before_its_record_is_no_obstacle(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    (run / ".before-1").mkdir(parents=True)  # of --restart
+
+    def no_room(path: Path, content: Any) -> None:
+        path.with_name(f".{path.name}").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record, "write_json_whole", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        train(recipe, run)
+    monkeypatch.undo()
+    with pytest.raises(InheritError, match="failed with exit code 1"):
+        train(recipe, run, options=stand_in("Out of luck"))
+    assert (run / "recipe.yaml").is_file()
+    (run / "launch.json").unlink()
+    with pytest.raises(InheritError, match="did not write"):
+        train(recipe, run)  # a recipe alone may be the user's
+
+
+def test_other_software_is_said_and_recorded(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        with pytest.raises(InheritError, match="failed with exit code 1"):
+            train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+    assert "other software" not in capsys.readouterr().out
+    path = tmp_path / "run/launch.json"
+    content = json.loads(path.read_text())
+    content["launches"][-1]["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InheritError, match="failed with exit code 1"):
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+    assert 'other software than the launch before: torch: "1.0" before, "' in capsys.readouterr().out
+    launches = read_run(tmp_path / "run").receipt["launches"]
+    assert [launch["versions"]["torch"] == "1.0" for launch in launches] == [False, True, False]
+    assert {"git", "gpus"} <= launches[-1].keys()
 
 
 def test_what_is_set_aside_has_a_place_of_its_own(tmp_path: Path) -> None:
@@ -281,6 +343,19 @@ def test_what_to_give_again_does_not_begin_anew(
     monkeypatch.setattr(sys, "argv", ["inheritune", "pretrain", "r.yaml", "--restart", "--devices", "1"])
     with pytest.raises(InheritError, match=r"inheritune pretrain r\.yaml --devices 1$"):
         train(recipe, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+    monkeypatch.setattr(sys, "argv", ["/lib/inheritune_lit/__main__.py", "pretrain", "r.yaml"])
+    with pytest.raises(InheritError, match=r": python -m inheritune_lit pretrain r\.yaml$"):
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
+
+
+def test_what_to_give_again_goes_on_after_what_is_whole(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    run = interrupted(whole, tmp_path / "run", 16)
+    torn = f"mkdir {run}/step-00000024; echo half > {run}/step-00000024/lit_model.pth"
+    with pytest.raises(InheritError, match="failed with exit code 1.*(?s:.*)goes on after step-00000016"):
+        train(recipe, run, options=stand_in("Out of luck", first=torn))
+    stopped = stand_in(f"{child.SAVED}: {run}/step-00000016/lit_model.pth", code=143)
+    with pytest.raises(InheritError, match="stopped by a signal, and has saved. The same command goes on after step-"):
+        train(recipe, run, options=stopped)
 
 
 def test_a_launcher_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -355,6 +430,8 @@ def test_what_makes_a_checkpoint_unusable(recipe: dict[str, Any], whole: Path, t
     refused("lm_head.weight has shape", model=good["model"] | {name: good["model"][name][:-1]})
     refused("lm_head.weight is missing", model={k: v for k, v in good["model"].items() if k != name})
     refused("loader is at sample 60, its step 16 of 4 ends at 64", train_dataloader={"consumed": 60})
+    refused("iter_num is 32.0, step_count is None, expected a whole", iter_num=32.0, step_count=None)
+    refused(r"its loader is \[1\], expected a whole", train_dataloader=[1])
     refused("33 micro-iterations do not make 16 whole steps", iter_num=33)
     refused("it is of step 8, and its folder is named step-00000016", step_count=8, train_dataloader={"consumed": 32})
     state = {i: entry | {"exp_avg": entry["exp_avg"] * torch.inf} for i, entry in good["optimizer"]["state"].items()}
@@ -394,24 +471,105 @@ def test_the_newest_that_verifies(
     assert sorted(f.name for f in run.glob(".torn-*")) == [f".torn-step-{step:08d}" for step in (4, 8, 16)]
 
 
-def test_which_checkpoints_stay(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("call", ["_EndRecData", "_RealGetContents", "testzip"])
+def test_a_disk_that_fails_is_no_torn_checkpoint(
+    call: str, recipe: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    run = interrupted(whole, tmp_path / "run", 16)
+    monkeypatch.setattr(zipfile if call == "_EndRecData" else zipfile.ZipFile, call, stale)
+    with pytest.raises(Unreadable, match=r"Can't read .*step-00000016/lit_model.pth: Stale file handle"):
+        resume.newest(run, settings_of(recipe).config, recipe["train"], STEPS)
+    assert not list(run.glob(".torn-*"))
+
+
+def test_no_room_for_converted_counters(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(content: object, path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    monkeypatch.setattr(torch, "save", no_room)
+    path = whole / "step-00000016/lit_model.pth"
+    with pytest.raises(InheritError, match=r"Can't write .*\(PytorchStreamWriter failed.*GiB until the next"):
+        resume.convert(resume.Checkpoint(path, 32, 16, 2), 4, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_of_a_final_checkpoint_that_a_kill_left_half(
+    recipe: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    """litGPT writes model_config.yaml and copies the tokenizer after the weights."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "model")
+    for name in ("run.json", "final/model_config.yaml"):
+        (run / name).unlink()
+    for name in ("tokenizer.json", "config.json"):
+        os.truncate(run / "final" / name, 10)
+    train(recipe, run)
+    assert {f.name for f in (run / "model").iterdir()} == {f.name for f in (whole / "model").iterdir()}
+    for name in ("tokenizer.json", "config.json", "tokenizer_config.json"):
+        assert (run / "model" / name).read_text() == (whole / "final" / name).read_text()
+    assert (run / "model/model_config.yaml").read_text() == (whole / "final/model_config.yaml").read_text()
+    (run / "final/tokenizer.json").unlink()
+    gone = recipe | {"tokenizer_dir": str(tmp_path / "gone")}
+    with pytest.raises(InheritError, match=r"No tokenizer for the model of .*final: expected tokenizer.json .*/gone"):
+        finish.bare_model(run / "final", tmp_path / "model", settings_of(recipe).config, gone, {})
+    assert not (tmp_path / "model").exists()
+
+
+def test_which_checkpoints_stay(
+    recipe: dict[str, Any],
+    whole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert stays([100, 200, 300, 400, 500], 2, 300) == {300, 400, 500}
     assert stays([100, 200], 1, None) == {200}
     run = interrupted(whole, tmp_path / "run", 24)
+    config, told = settings_of(recipe).config, set[str]()
+
+    def copy(saved: Path, out_dir: Path) -> None:
+        finish.bare_model(saved, out_dir, config, recipe, {})
+
+    def full(saved: Path, out_dir: Path) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device: {out_dir}")
+
+    def busy(folder: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    def whole_one(folder: Path) -> None: ...
 
     def torn(folder: Path) -> None:
         raise InheritError("torn")
 
     (run / "step-mine").mkdir()
     (run / ".removed-step-00000004").mkdir()
-    tidy(run, 1, None, torn)
+    tidy(run, 1, None, torn, copy, told)
     assert not (run / ".removed-step-00000004").exists(), "what a killed launch left"
     (run / "step-mine").rmdir()
-    assert "A checkpoint is not whole, and all stay: torn" in capsys.readouterr().out
+    assert "All checkpoints stay for now: torn" in capsys.readouterr().out
     assert len(list(run.glob("step-*"))) == 3
-    tidy(run, 1, 8, lambda folder: None)
+    tidy(run, 1, 8, whole_one, copy, told)
     assert len(list(run.glob("step-*"))) == len(list(run.glob("weights/*"))) == 3
-    tidy(run, 1, None, lambda folder: None)
+    shutil.rmtree(run / "weights")
+    tidy(run, 2, None, lambda folder: torn(folder) if folder.name == "step-00000016" else None, copy, set())
+    assert len(list(run.glob("step-*"))) == 3, "two whole ones have to stay"
+    capsys.readouterr()
+    for _ in range(2):
+        tidy(run, 2, None, whole_one, full, told)
+    assert capsys.readouterr().out.count("No space left on device") == 1, "once, though there are two of them"
+    assert len(list(run.glob("step-*"))) == 2, "what need not stay made room"
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", busy)
+        tidy(run, 1, None, whole_one, copy, told)
+    assert "step-00000016 stays for now: [Errno 39] Directory not empty" in capsys.readouterr().out
+    tidy(run, 1, None, whole_one, copy, told)
+    assert not list(run.glob(".removed-*"))
     assert [folder.name for folder in run.glob("*-*")] == ["step-00000024"]
     assert same_weights(run / "weights/00000024", whole / "step-00000024")
     assert [folder.name for folder in run.glob("weights/*")] == ["00000024"]

@@ -15,7 +15,6 @@ from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.commit import InheritError, locked, write_json
 from inheritune_lit.launch import preflight as checks
-from inheritune_lit.launch import record
 from inheritune_lit.launch.command import pretrain
 from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.plan.machines import gpu_key, peak_flops
@@ -145,9 +144,15 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr(record, "ORPHAN", 0.1)
+    monkeypatch.setattr(checks, "ORPHAN", 0.1)
     with locked(run):
         assert "is in use: another launch" in found(recipe, tmp_path, run=run)["out_dir"].problem
+    for name in (".before-1", ".recipe.yaml", ".launch.json"):  # killed after --restart, or before its record was there
+        (run / name).mkdir()
+    assert found(recipe, tmp_path, run=run) == {}
+    (run / "recipe.yaml").touch()
+    assert "did not write" in found(recipe, tmp_path, run=run)["out_dir"].problem, "the user's"
+    (run / "recipe.yaml").unlink()
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
     write_json(run / "launch.json", {"recipe": other})
     finding = found(recipe, tmp_path, run=run)["out_dir"]
@@ -255,15 +260,22 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
         pretrain(tmp_path / "recipe.yaml", launcher='srun "')
     with pytest.raises(InheritError, match="--devices 0: expected 1 or more"):
         pretrain(tmp_path / "recipe.yaml", devices=0)
+    with pytest.raises(InheritError, match="pass --keep_last, too"):
+        pretrain(tmp_path / "recipe.yaml", keep_every=100)
 
 
-def test_no_such_cluster() -> None:
+def test_no_such_cluster(tmp_path: Path) -> None:
     from inheritune_lit.launch.slurm import launch_script
 
     with pytest.raises(InheritError, match="Pass --slurm"):
         launch_script(ROOT / "recipes/demo.yaml")
-    with pytest.raises(InheritError, match="--restart would begin anew at each return to the queue"):
-        launch_script(ROOT / "recipes/demo.yaml", slurm=True, gpus=1, options="--keep_last 2 --restart")
+    for restart in ("--restart", "--restart=true"):
+        with pytest.raises(InheritError, match="--restart would begin anew at each return to the queue"):
+            launch_script(ROOT / "recipes/demo.yaml", slurm=True, gpus=1, options=f"--keep_last 2 {restart}")
+    for sizes in ({"global_batch_size": 8, "micro_batch_size": 0}, {"global_batch_size": "8", "micro_batch_size": 1}):
+        (tmp_path / "recipe.yaml").write_text(yaml.dump({"train": sizes}))
+        with pytest.raises(InheritError, match="expected whole numbers from 1 on"):
+            launch_script(tmp_path / "recipe.yaml", slurm=True)
 
 
 def test_what_is_absent_stops_a_launch_but_no_dry_run(recipe: dict[str, Any], tmp_path: Path) -> None:

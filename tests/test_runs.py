@@ -1,5 +1,6 @@
 """A run's folder, read: curves joined across resumes, out of litGPT's logs as they are."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_curves_are_joined_across_resumes(run: Path) -> None:
     # version 10 comes after 9; it went on after step 2
     log(run, 10, "10,3.0,9,320,", "12,2.5,11,384,", ",,12,,2.25", "")
     log(run, 9, "6,4.1,5,192,", "8,3.5,7,256,", "10,9.9,9,320,", "")
+    shutil.copytree(run / "logs/csv/version_9", run / "logs/csv/version_9_backup")  # the user's: not looked at
     curves = read_run(run).curves
     training = [(1, 5.0), (2, 4.5), (3, 4.1), (4, 3.5), (5, 3.0), (6, 2.5)]
     assert curves["training"] == [(step, step * 64, loss) for step, loss in training]

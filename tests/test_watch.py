@@ -37,9 +37,19 @@ def test_watch_reads_litgpts_lines() -> None:
     assert watch.stalled(119.9) is None
     assert "No step for 10 s since step 12; they took 1.00 s" in str(watch.stalled(120.1))
     assert watch.stalled(130) is None, "said once"
-    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 14, 3.100 above the median of the 12") as info:
-        watch.line(line(14, 8.1), 121.0)
-    assert (info.value.first, info.value.last) == (13, 14)
+    for said in ("Validating ...", "Saving checkpoint to 'step-00000013/lit_model.pth'"):
+        watch.line(line(13, 5.0), 120.5)
+        watch.line(said, 120.6)
+        assert watch.stalled(1000) is None, "that takes its time"
+    with pytest.raises(Diverged, match=r"The validation loss is nan at step 13") as info:
+        watch.line("iter 26: val loss nan, val time: 3.0 ms", 120.7)
+    assert (info.value.first, info.value.last) == (13, 13)
+    with pytest.raises(Diverged) as info:  # before the first step that is logged
+        Watch(100).line("iter 2: val loss nan, val time: 3.0 ms", 0.0)
+    assert (info.value.first, info.value.last) == (1, 1)
+    with pytest.raises(Diverged, match=r"jumped to 8.100 at step 15, 3.100 above the median of the 14") as info:
+        watch.line(line(15, 8.1), 121.0)
+    assert (info.value.first, info.value.last) == (14, 15)
     for loss in ("nan", "inf"):
         with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
             Watch(100).line(line(1, loss), 0.0)
@@ -76,6 +86,12 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
     """The exit code of a shell command, its progress, and what was said of its standing still."""
     progress: list[Progress] = []
     quiet: list[str] = []
+
+    def stalled(message: str) -> None:
+        quiet.append(message)
+        if "step 12" in message:
+            (folder / "said").touch()
+
     with locked(folder / "run") as lock:
         code = listen(
             ["bash", "-c", command],
@@ -85,7 +101,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
             lock=lock,
             on_progress=progress.append,
             on_line=lambda text: None,
-            on_quiet=quiet.append,
+            on_quiet=stalled,
             **{"grace": 30.0} | options,
         )
     return code, progress, quiet
@@ -94,9 +110,11 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
 def test_a_process_is_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "TICK", 0.05)
     lines = "; ".join(f"echo '{line(step, 3.0)}'" for step in range(1, 13))
-    code, progress, quiet = heard(f"{lines}; echo $ANSWER >&2; sleep 1.5; exit 7", tmp_path)
+    code, progress, quiet = heard(
+        f"{lines}; echo $ANSWER >&2; until [ -e {tmp_path}/said ]; do sleep 0.05; done; exit 7", tmp_path
+    )
     assert (code, [p.step for p in progress]) == (7, list(range(1, 13)))
-    assert [" s since step 12; they took " in message for message in quiet] == [True]
+    assert " s since step 12; they took " in quiet[-1]
     assert (tmp_path / "log").read_text().endswith("\n42\n")
     assert heard("kill -9 $$", tmp_path)[0] == -9
 
@@ -124,20 +142,23 @@ LAUNCHER = """
 from pathlib import Path
 from inheritune_lit.launch.process import listen
 from inheritune_lit.launch.watch import Watch
-command, log, ignore = ["bash", "-c", "echo $$ > {0}/pid; sleep 600"], Path("{0}/log"), lambda heard: None
+command = ["bash", "-c", "sleep 600 & echo $! > {0}/rank; echo $$ > {0}/pid; wait"]
+log, ignore = Path("{0}/log"), lambda heard: None
 listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore, grace=1)
 """
 
 
 def test_killing_the_launcher_kills_the_training(tmp_path: Path) -> None:
+    """With what it has started: Lightning starts the other ranks so."""
     with subprocess.Popen([sys.executable, "-c", LAUNCHER.format(tmp_path)]) as launcher:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert launcher.poll() is None
             time.sleep(0.01)
         assert is_alive(tmp_path / "pid")
+        assert is_alive(tmp_path / "rank")
         launcher.kill()
-    deadline = time.monotonic() + 10
-    while is_alive(tmp_path / "pid"):
+    deadline = time.monotonic() + 60
+    while is_alive(tmp_path / "pid") or is_alive(tmp_path / "rank"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

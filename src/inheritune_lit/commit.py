@@ -42,7 +42,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
     if os.path.islink(folder):  # noqa: PTH114  # False, not an error, where nothing may be read
         raise InheritError(f"{folder} is a link, and what it leads to would be emptied. Remove it.")
     with locked(folder):
-        if old.exists() and not os.path.lexists(out_dir):  # killed between the two renames of _replace
+        if os.path.lexists(old) and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)
         if os.path.lexists(out_dir) and not overwrite:
             with suppress(OSError):  # not empty: an earlier try's, to be resumed
@@ -82,43 +82,57 @@ def locked(folder: Path) -> Iterator[int]:
     """Makes `folder` and holds a lock on it; the kernel lets go of the lock when its holder dies.
 
     Yields the lock's descriptor: a child process that inherits it holds the lock too, for as long as it lives.
+
+    Raises:
+        InUse: another process holds it, or removes the folder just now.
+        InheritError: the folder can't be made.
     """
+    busy = InUse(f"Another process is writing {folder} now. Wait for it, or stop it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
+        removed = isinstance(error, FileNotFoundError | FileExistsError) and not os.path.lexists(folder)
+        if removed and str(error.filename) == str(folder):  # by who held it, since we made it or saw it
+            raise busy from None
         raise InheritError(f"Can't write {folder}: {error}. Choose an --out_dir that you may write.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever held it may have renamed or removed it between our two calls
-        if not folder.exists() or os.fstat(descriptor).st_ino != folder.stat().st_ino:
-            raise BlockingIOError
+        if not _taken(descriptor, folder):
+            raise busy
         yield descriptor
-    except BlockingIOError:
-        raise InUse(f"Another process is writing {folder} now. Wait for it, or stop it.") from None
     finally:
         os.close(descriptor)
 
 
+def _taken(descriptor: int, folder: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # whoever held it may have renamed or removed it since we opened it
+        return os.fstat(descriptor).st_ino == folder.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it; a file or a link, but not what it leads to; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _replace(folder: Path, out_dir: Path, old: Path) -> None:
-    if old.exists():
-        shutil.rmtree(old)
+    _remove(old)
     if os.path.lexists(out_dir):
         out_dir.rename(old)
     folder.rename(out_dir)
     _fsync(out_dir.parent)
-    if old.is_symlink():
-        old.unlink()
-    elif old.exists():
-        shutil.rmtree(old)
+    _remove(old)
 
 
 def _fsync_tree(folder: Path) -> None:

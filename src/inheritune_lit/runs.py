@@ -71,7 +71,8 @@ class Run:
         curves = _read_printed(self.folder / LOG)
         if isinstance(untrained := self.receipt.get("validation_loss_untrained"), float):
             curves["validation"][0] = untrained
-        for log in sorted(self.folder.glob("logs/csv/version_*/metrics.csv"), key=_version):
+        logs = [log for log in self.folder.glob("logs/csv/version_*/metrics.csv") if _version(log) >= 0]
+        for log in sorted(logs, key=_version):
             found = _read_log(log, self.recipe["train"]["max_tokens"], self.tokens_per_step)
             first = min((step for points in found.values() for step in points), default=0)
             for name, points in found.items():
@@ -127,7 +128,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _version(log: Path) -> int:
-    return int(log.parent.name.removeprefix("version_"))
+    """3 for `version_3/metrics.csv`; -1 in a folder that Lightning did not name."""
+    digits = log.parent.name.removeprefix("version_")
+    return int(digits) if digits.isdecimal() else -1
 
 
 def _read_log(log: Path, max_tokens: int, tokens_per_step: int) -> dict[str, dict[int, float]]:

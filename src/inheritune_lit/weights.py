@@ -1,5 +1,6 @@
 """The weights in a litGPT checkpoint file: opened without running code from it or filling memory."""
 
+import errno
 import hashlib
 import mmap
 import pickle
@@ -14,6 +15,10 @@ from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
     import torch
+
+
+class Unreadable(InheritError):
+    """A file is there and can't be read now, which says nothing of what is in it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,19 @@ class Weights(Mapping[str, "torch.Tensor"]):
         return digest.hexdigest()
 
 
+def not_whole(path: Path, error: Exception, message: str) -> InheritError:
+    """What to raise when reading a file failed: Unreadable if its disk or its rights were why, else the message."""
+    cause: BaseException | None = error
+    while cause is not None:  # zipfile turns some into a BadZipFile
+        # EINVAL comes from looking for a place that a damaged directory names
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT, errno.EINVAL):
+            return Unreadable(
+                f"Can't read {path}: {cause.strerror}. Nothing was changed: try again when it can be read."
+            )
+        cause = cause.__context__
+    return InheritError(message)
+
+
 def _ended(path: Path) -> int:
     raise InheritError(f"{path} ended early: it was cut while it was being read.")
 
@@ -145,6 +163,7 @@ def zip_records(path: Path) -> list[Record]:
     """The storages in a PyTorch checkpoint file, from its directory at the end: a file without one is not whole.
 
     Raises:
+        Unreadable: it can't be read now.
         InheritError: the file is missing or not whole.
     """
     records = []
@@ -159,10 +178,11 @@ def zip_records(path: Path) -> list[Record]:
     except FileNotFoundError as error:
         raise InheritError(f"{path} is missing: expected the weights of a litGPT checkpoint there.") from error
     except Exception as error:  # zipfile lets through whatever damaged names and sizes cause
-        raise InheritError(
+        message = (
             f"{path} is not a whole PyTorch checkpoint ({error}): it is truncated, or older than PyTorch 1.6. "
             "Fetch or save it again."
-        ) from error
+        )
+        raise not_whole(path, error, message) from error
     return records
 
 
@@ -180,7 +200,7 @@ def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:
             f"({_first_line(error)})"
         ) from error
     except Exception as error:  # torch's reader lets through whatever a damaged pickle causes, IndexError too
-        raise InheritError(f"{path} is not a whole PyTorch checkpoint: {_first_line(error)}") from error
+        raise not_whole(path, error, f"{path} is not a whole PyTorch checkpoint: {_first_line(error)}") from error
     model = content.get("model", content) if isinstance(content, dict) else content
     tensors = isinstance(model, dict) and all(isinstance(v, torch.Tensor) for v in model.values())
     if not tensors or not model or not all(isinstance(name, str) for name in model):

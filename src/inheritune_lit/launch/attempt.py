@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import WEIGHTS
 from inheritune_lit.commit import InheritError, write_json_whole
+from inheritune_lit.data.manifest import differences
 from inheritune_lit.launch import child, keep
+from inheritune_lit.launch.finish import bare_model
 from inheritune_lit.launch.process import Terminated, listen
 from inheritune_lit.launch.record import check_same, environment, freeze, parents, read_launch
 from inheritune_lit.launch.schedule import Schedule
@@ -77,6 +79,8 @@ class Launch:
         self.record: dict[str, Any] = {}
         self.watch = Watch(settings.steps, options.max_spike, options.stall_factor)
         self._began = 0.0
+        self._told: set[str] = set()
+        self._here: dict[str, Any] = {}
 
     def prepare(self, recipe_file: Path | None) -> None:
         """Compares with what earlier launches recorded, and freezes the recipe and the environment."""
@@ -85,7 +89,11 @@ class Launch:
         if before:
             check_same(self.run, before, self.recipe, now)
         first = before or {"schedule": self.settings.schedule.as_dict(), "launches": []}
-        self.record = {**first, "recipe": self.recipe, **now, **environment(recipe_file)}
+        self._here = environment(recipe_file)
+        for launch in first["launches"][-1:]:
+            if lines := differences(launch.get("versions", self._here["versions"]), self._here["versions"]):
+                print(f"Going on with other software than the launch before: {'; '.join(lines)}.", flush=True)
+        self.record = {**first, "recipe": self.recipe, **now, **self._here}
         freeze(self.run, self.recipe, self.record)
 
     def newest(self) -> "Checkpoint | None":
@@ -116,6 +124,7 @@ class Launch:
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
+            | self._here
         )
         self._began = time.monotonic()
         self._note()
@@ -171,12 +180,18 @@ class Launch:
     def tidy(self) -> None:
         """Removes the checkpoints that need not stay, if asked to."""
         if self.options.keep_last is not None:
-            keep.tidy(self.run, self.options.keep_last, self.options.keep_every, self._check)
+            last, every = self.options.keep_last, self.options.keep_every
+            keep.tidy(self.run, last, every, self._check, self._copy, self._told)
 
     def _check(self, folder: Path) -> object:
         from inheritune_lit.launch import resume
 
         return resume.check(folder / WEIGHTS, self.settings.config, self.recipe["train"])
+
+    def _copy(self, saved: Path, out_dir: Path) -> None:
+        from inheritune_lit.launch.resume import step_of
+
+        bare_model(saved, out_dir, self.settings.config, self.recipe, {"step": step_of(saved)})
 
     def _note(self, **more: Any) -> None:
         """How far this launch has come, durable: the launcher may be killed at any moment."""
@@ -193,9 +208,14 @@ class Launch:
         write_json_whole(self.run / LAUNCH, {"format": FORMAT, "kind": "launch", **self.record})
 
     def _goes_on(self) -> str:
-        command = shlex.join([Path(sys.argv[0]).name, *_without_restart(sys.argv[1:])])
-        steps = sorted(folder.name for folder in self.run.glob("step-*"))
-        where = f"goes on after {steps[-1]}" if steps else "begins anew, as no checkpoint was saved yet"
+        from inheritune_lit.launch import resume
+
+        name = Path(sys.argv[0]).name
+        program = ["python", "-m", "inheritune_lit"] if name == "__main__.py" else [name]
+        command = shlex.join([*program, *_without_restart(sys.argv[1:])])
+        folders = sorted(self.run.glob("step-*"), key=resume.step_of, reverse=True)
+        newest = next((folder.name for folder in folders if resume.ends(folder / WEIGHTS)), None)
+        where = f"goes on after {newest}" if newest else "begins anew, as no checkpoint was saved yet"
         return f"The same command {where}: {command}"
 
     def _diverged(self, error: Diverged) -> InheritError:
@@ -213,6 +233,8 @@ class Launch:
             hint = " Was the memory full? `dmesg` says whether the kernel did it." if code == -signal.SIGKILL else ""
             return InheritError(f"litgpt pretrain was killed by {signal.Signals(-code).name}.{hint} {self._goes_on()}")
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        if code == 128 + signal.SIGTERM and child.SAVED in tail:
+            return InheritError(f"litgpt pretrain was stopped by a signal, and has saved. {self._goes_on()}")
         if NOT_CLIPPED in tail:
             first = self.watch.step + 1
             last = self.watch.step + self.recipe["train"].get("log_interval", 1)

@@ -45,7 +45,7 @@ def pretrain(
         nodes: Nodes, likewise.
         keep_last: How many of the newest checkpoints to keep, each with a copy of its weights alone in OUT_DIR/weights;
             all if left out.
-        keep_every: Keep each checkpoint whose step this divides, too.
+        keep_every: With keep_last, keep each checkpoint whose step this divides, too.
         max_spike: Stop when a step's loss is so many nats above the median of the recent ones, or not finite.
         max_minutes_lost: Say so when a kill would lose more than this, and how often to save.
         save_on_signal: At SIGTERM, save at the end of the step before stopping.
@@ -59,6 +59,10 @@ def pretrain(
     for name, value in counts.items():
         if value is not None and value < 1:
             raise InheritError(f"--{name} {value}: expected 1 or more.")
+    if keep_every is not None and keep_last is None:
+        raise InheritError(
+            "--keep_every says what to keep beside the newest: pass --keep_last, too. Without it all stay."
+        )
     try:
         before_python = tuple(shlex.split(launcher))
     except ValueError as error:

@@ -5,9 +5,9 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
+from inheritune_lit.checkpoint import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, sha256_file, staging, write_json, write_json_whole
 from inheritune_lit.launch.resume import FINAL, check
 from inheritune_lit.launch.settings import Settings
@@ -17,31 +17,39 @@ from inheritune_lit.runs import FORMAT, MODEL, RUN_RECEIPT, read_run
 from inheritune_lit.stream import Part, copy_tensors, distinct
 from inheritune_lit.weights import Weights
 
+if TYPE_CHECKING:
+    from litgpt.config import Config
 
-def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: Mapping[str, Any]) -> int:
+
+def bare_model(
+    saved: Path, out_dir: Path, config: "Config", recipe: Mapping[str, Any], receipt: Mapping[str, Any]
+) -> int:
     """Writes a bare litGPT checkpoint folder out of one that `litgpt pretrain` saved, or replaces it.
 
-    The optimizer's bytes are not touched, so that it takes a third of reading the file.
+    The optimizer's bytes are not touched, so that it takes a third of reading the file. litGPT writes the other files
+    after lit_model.pth: a kill between them leaves the folder without, or with half of one.
 
     Args:
-        saved: A folder with lit_model.pth, model_config.yaml and the tokenizer files that litGPT copies.
+        saved: A folder with lit_model.pth, and the tokenizer files that litGPT copies.
         out_dir: The folder to write.
-        tokenizer_dir: Where the other tokenizer files are.
+        config: The model's.
+        recipe: litGPT's settings, whose tokenizer_dir's files come first.
         receipt: What the new receipt says beside the files.
 
     Returns:
         The number of parameters; tied ones count once.
 
     Raises:
-        InheritError: a tensor is corrupt or not finite, or there is no room.
+        InheritError: a tensor is corrupt or not finite, there is no tokenizer, or there is no room.
     """
+    from litgpt.utils import save_config
+
     weights = Weights(saved / WEIGHTS)
     parts = {name: Part(weights, name, weights.dtype(name)) for name in weights}
     with staging(out_dir, overwrite=True) as folder:
-        for name in (MODEL_CONFIG, HF_CONFIG, *TOKENIZER_FILES):
-            source = next((f / name for f in (saved, tokenizer_dir) if f and (f / name).is_file()), None)
-            if source:
-                shutil.copyfile(source, folder / name)
+        save_config(config, folder)
+        for source in _beside(saved, recipe):
+            shutil.copyfile(source, folder / source.name)
         digest = copy_tensors(parts, folder / WEIGHTS, check_finite=True)
         parameters = sum(parts[name].numel for name in distinct(parts))
         files = {
@@ -51,6 +59,19 @@ def bare_model(saved: Path, out_dir: Path, tokenizer_dir: Path | None, receipt: 
         content = {"format": 1, "kind": "run", **receipt, "parameters": parameters, "versions": versions()}
         write_json(folder / RECEIPT, content | {"files": files})
     return parameters
+
+
+def _beside(saved: Path, recipe: Mapping[str, Any]) -> list[Path]:
+    """The tokenizer's files and config.json: those of the recipe's tokenizer_dir, or else those that litGPT copied."""
+    stated = recipe.get("tokenizer_dir")
+    places = [checkpoint_folder(stated), saved] if stated else [saved]
+    files = {name: f / name for f in reversed(places) for name in (HF_CONFIG, *TOKENIZER_FILES) if (f / name).is_file()}
+    if stated and not {"tokenizer.json", "tokenizer.model"} & files.keys():
+        raise InheritError(
+            f"No tokenizer for the model of {saved}: expected tokenizer.json or tokenizer.model in {places[0]}, the "
+            "recipe's tokenizer_dir. Bring it back, and give the same command again."
+        )
+    return list(files.values())
 
 
 def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> dict[str, float | None]:
@@ -104,8 +125,7 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
     check(final / WEIGHTS, settings.config, recipe["train"], final_step=settings.steps)
     trained = {"start": record["start"], "data": record["data"]}
     trained |= {"tokens": recipe["train"]["max_tokens"], "steps": settings.steps}
-    tokenizer_dir = checkpoint_folder(recipe["tokenizer_dir"]) if recipe.get("tokenizer_dir") else None
-    parameters = bare_model(final, run / MODEL, tokenizer_dir, trained)
+    parameters = bare_model(final, run / MODEL, settings.config, recipe, trained)
     launches = record["launches"]
     timed = {name: sum(launch.get(f"timed_{name}", 0) for launch in launches) for name in ("steps", "seconds")}
     curves = read_run(run).curves

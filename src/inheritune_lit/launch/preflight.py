@@ -15,7 +15,7 @@ from typing import Any, Literal
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, run_lock
+from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, holds_others, run_lock
 from inheritune_lit.launch.settings import visible_gpus
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
@@ -151,7 +151,7 @@ def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
     if asked.restart:
         return []
     if record is None:
-        if any(run.iterdir()):
+        if holds_others(run):
             text = f"{run} holds something that `inheritune pretrain` did not write."
             return [Finding("error", key, text, "Choose another out_dir, or move it away.")]
         return []

@@ -1,12 +1,11 @@
 """`litgpt pretrain` as a process of its own: started, listened to, and never left behind."""
 
-import ctypes
+import functools
 import os
 import queue
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,11 @@ from inheritune_lit.launch.watch import Diverged, Progress, Watch
 Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"
 """(seconds of a monotonic clock, what was printed then); a signal to us; None at the end"""
 TICK = 1.0  # seconds between two looks at whether the run stands still
+
+
+# Kills its process group, a training with all ranks and workers, when its input ends: the launcher, which alone can
+# write there, is gone then, even by kill -9. Else they would train on without anyone looking.
+GUARD = ("/bin/sh", "-c", "trap '' TERM; read _; kill -9 0")
 
 
 class Terminated(InheritError):
@@ -59,7 +63,8 @@ def listen(
         Terminated: this process was asked to stop, by SIGTERM or SIGINT; so was the training.
     """
     lines: Lines = queue.SimpleQueue()
-    with log.open("a", encoding="utf-8") as file, _signals_to(lines), _started(command, environment, lock) as process:
+    started = _started(command, environment, lock)
+    with log.open("a", encoding="utf-8") as file, _signals_to(lines), started as (process, group):
         reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         try:
             reader.start()
@@ -72,7 +77,7 @@ def listen(
                 on_line(line)
             return process.wait()
         except BaseException as error:
-            _stop(process, 0 if isinstance(error, Diverged) else grace)  # nobody wants a checkpoint of that
+            _stop(process, group, 0 if isinstance(error, Diverged) else grace)  # nobody wants a checkpoint of that
             while reader.ident and (rest := lines.get()):
                 file.write(rest[1] if isinstance(rest, tuple) else "")
             raise
@@ -99,36 +104,38 @@ def _read(stream: TextIO | None, lines: Lines) -> None:
 
 
 @contextmanager
-def _started(command: Sequence[str], environment: Mapping[str, str], lock: int) -> Iterator["subprocess.Popen[str]"]:
-    try:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            pass_fds=[lock],
-            start_new_session=True,  # a group of its own, so that its ranks and workers can be stopped with it
-            preexec_fn=_die_with_parent,
-        )
-    except OSError as error:  # Python is there, a launcher may not be
-        raise InheritError(f"Can't start {shlex.join(command)}: {error}. Is --launcher right?") from error
-    with process:
+def _started(
+    command: Sequence[str], environment: Mapping[str, str], lock: int
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """The training, and its process group, which its ranks and workers are in and a guard: none is left behind."""
+    # made before the training that joins it, so that there is no moment without a guard; and while it is there, the
+    # group's number is nobody else's
+    with subprocess.Popen(
+        GUARD,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=os.setpgrp,
+    ) as guard:
         try:
-            yield process
-        finally:
-            _signal(process, signal.SIGKILL)  # whoever is left of its group
-
-
-def _die_with_parent() -> None:
-    """In the child: the kernel kills it when we die, even by kill -9; else it would train on without anyone looking."""
-    if _PRCTL is not None:
-        _PRCTL(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-
-
-_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # looked up here, not between fork and exec
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=[lock],
+                preexec_fn=functools.partial(os.setpgid, 0, guard.pid),
+            )
+        except OSError as error:  # Python is there, a launcher may not be
+            raise InheritError(f"Can't start {shlex.join(command)}: {error}. Is --launcher right?") from error
+        with process:
+            try:
+                yield process, guard.pid
+            finally:
+                _signal(guard.pid, signal.SIGKILL)  # whoever is left
 
 
 @contextmanager
@@ -149,15 +156,15 @@ def _signals_to(lines: Lines) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(process: "subprocess.Popen[str]", grace: float) -> None:
-    _signal(process, signal.SIGTERM if grace else signal.SIGKILL)
+def _stop(process: "subprocess.Popen[str]", group: int, grace: float) -> None:
+    _signal(group, signal.SIGTERM if grace else signal.SIGKILL)
     try:
         process.wait(grace or None)
     except subprocess.TimeoutExpired:
-        _signal(process, signal.SIGKILL)
+        _signal(group, signal.SIGKILL)
         process.wait()
 
 
-def _signal(process: "subprocess.Popen[str]", number: int) -> None:
+def _signal(group: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(group, number)

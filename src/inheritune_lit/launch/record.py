@@ -17,6 +17,7 @@ from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
 from inheritune_lit.weights import Weights
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside
+BEGUN = (f".{RUN_RECIPE}", f".{LAUNCH}")  # what a launch leaves that was killed, or had no room, before its record
 ORPHAN = 15  # seconds that a training whose launcher was killed may take to die, its data workers last
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
@@ -182,12 +183,17 @@ def read_launch(run: Path) -> dict[str, Any] | None:
     """
     if (run / LAUNCH).is_file():
         return read_record(run / LAUNCH)
-    if any(not entry.name.startswith(BEFORE) for entry in run.iterdir()):
+    if holds_others(run):
         raise InheritError(
             f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
             "out_dir, or move it away."
         )
     return None
+
+
+def holds_others(run: Path) -> bool:
+    """Whether there is something in a folder without a record that no launch has written."""
+    return any(not entry.name.startswith(BEFORE) and entry.name not in BEGUN for entry in run.iterdir())
 
 
 def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
@@ -197,8 +203,8 @@ def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> P
     part = run / f".{RUN_RECIPE}"
     header = "# Frozen by `inheritune pretrain`: what this run is trained from. launch.json says from where.\n"
     part.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.rename(run / RUN_RECIPE)
     write_json_whole(run / LAUNCH, {"format": FORMAT, "kind": "launch", **record})
+    part.rename(run / RUN_RECIPE)  # after the record: a recipe.yaml without one is the user's, and stays
     return run / RUN_RECIPE
 
 

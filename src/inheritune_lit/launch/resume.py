@@ -1,5 +1,6 @@
 """Which checkpoint of a run to go on from: the newest that is whole, with its counters converted where they must be."""
 
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes
 from inheritune_lit.commit import InheritError
-from inheritune_lit.weights import Weights, zip_records
+from inheritune_lit.weights import Unreadable, Weights, not_whole, zip_records
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
         The checkpoint; None if there is none, or only what a kill cut short.
 
     Raises:
+        Unreadable: one can't be read now; all are left as they are.
         InheritError: there are whole checkpoints, and none that this run can go on from.
     """
     final = run / FINAL
@@ -45,10 +47,12 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
         try:
             found = check(folder / WEIGHTS, config, train, final_step=steps if folder == final else None)
             break
+        except Unreadable:
+            raise
         except InheritError as error:
             refused.append((folder, error))
     # a run that begins anew by itself may have lost days: only if there is nothing else to do
-    if found is None and (whole := [str(reason) for folder, reason in refused if _ends(folder / WEIGHTS)]):
+    if found is None and (whole := [str(reason) for folder, reason in refused if ends(folder / WEIGHTS)]):
         raise InheritError(
             "\n  ".join([f"{run} has checkpoints, and none that it can go on from:", *whole])
             + "\nThey are left as they are. Mend what it says, or begin anew with --restart."
@@ -58,10 +62,12 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
     return found
 
 
-def _ends(path: Path) -> bool:
-    """Whether a file was written to its end."""
+def ends(path: Path) -> bool:
+    """Whether a file was written to its end, as far as can be told without reading all of it."""
     try:
         zip_records(path)
+    except Unreadable:
+        return True
     except InheritError:
         return False
     return True
@@ -115,7 +121,7 @@ def _check_bytes(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # zipfile lets through whatever damaged headers cause: RuntimeError, zlib.error
-        raise InheritError(f"{path} is not whole: {error}.") from error
+        raise not_whole(path, error, f"{path} is not whole: {error}.") from error
     if damaged:
         raise InheritError(f"{path} is corrupt: the CRC-32 of {damaged} is not what was recorded when it was saved.")
 
@@ -136,7 +142,11 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, "torch.Tensor"]]
 def _counters(path: Path, content: Mapping[str, Any], batch: int, final_step: int | None) -> Checkpoint:
     """The loader counts samples of all ranks, litGPT steps and micro-iterations: they must tell the same story."""
     iteration, step = content["iter_num"], content["step_count"]
-    consumed = (content.get("train_dataloader") or {}).get("consumed")
+    loader = content.get("train_dataloader") or {}
+    consumed = loader.get("consumed") if isinstance(loader, Mapping) else loader
+    counts = {"iter_num": iteration, "step_count": step, "its loader": 0 if consumed is None else consumed}
+    if odd := [f"{name} is {str(value)[:40]}" for name, value in counts.items() if type(value) is not int]:
+        raise InheritError(f"{path} is damaged: {', '.join(odd)}, expected a whole number.")
     problems = []
     if final_step is None and (step < 1 or iteration % step):
         problems.append(f"{iteration} micro-iterations do not make {step} whole steps")
@@ -155,12 +165,23 @@ def convert(checkpoint: Checkpoint, accumulation: int, run: Path) -> Path:
     """A copy of a checkpoint whose micro-iterations are counted with `accumulation` a step; all else is the same bytes.
 
     The loader's counter needs no converting: it counts the samples of all ranks.
+
+    Raises:
+        InheritError: there is no room for it.
     """
     import torch
 
     content = torch.load(checkpoint.path, map_location="cpu", mmap=True, weights_only=True)
     content["iter_num"] = checkpoint.step * accumulation
     target = run / CONVERTED / WEIGHTS
-    target.parent.mkdir(exist_ok=True)
-    torch.save(content, target)
+    try:
+        target.parent.mkdir(exist_ok=True)
+        torch.save(content, target)
+    except (OSError, RuntimeError) as error:  # torch's writer says nothing but that it failed
+        shutil.rmtree(target.parent, ignore_errors=True)
+        size = checkpoint.path.stat().st_size / 2**30
+        raise InheritError(
+            f"Can't write {target}, a copy of {checkpoint.path} with other counters ({error}). It takes {size:.2f} GiB "
+            "until the next checkpoint: free as much, or go on with the micro-batch and the GPUs of before."
+        ) from error
     return target

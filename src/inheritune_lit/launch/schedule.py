@@ -55,9 +55,14 @@ def accumulation(train: Mapping[str, Any], gpus: int) -> int:
     """Micro-iterations of an optimizer step on so many GPUs, as litGPT computes it.
 
     Raises:
-        InheritError: the global batch is not made of whole micro-batches on each GPU, so that litGPT would shrink it.
+        InheritError: a batch is no number, or the global one is not made of whole micro-batches on each GPU, so that
+            litGPT would shrink it.
     """
     batch, micro = train["global_batch_size"], train["micro_batch_size"]
+    if not all(type(value) is int and value > 0 for value in (batch, micro)):
+        raise InheritError(
+            f"train.global_batch_size {batch!r} and train.micro_batch_size {micro!r}: expected whole numbers from 1 on."
+        )
     if batch % (gpus * micro):
         raise InheritError(
             f"train.global_batch_size {batch} does not make whole micro-batches of {micro} on {gpus} GPUs: litGPT "

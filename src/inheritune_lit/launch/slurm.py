@@ -72,7 +72,7 @@ def launch_script(
     for name, value in {"nodes": nodes, "gpus": gpus, "cpus": cpus, "notice": notice}.items():
         if value < 1:
             raise InheritError(f"--{name} {value}: expected 1 or more.")
-    if "--restart" in options.split():
+    if any(option.partition("=")[0] == "--restart" for option in options.split()):
         raise InheritError("--options --restart would begin anew at each return to the queue. Drop it.")
     _check_batch(Path(recipe), nodes * gpus)
     command = f"inheritune launch-script {recipe} --slurm --nodes {nodes} --gpus {gpus}"

@@ -9,6 +9,7 @@ from statistics import median
 from inheritune_lit.commit import InheritError
 from inheritune_lit.runs import STEP, VALIDATION
 
+VALIDATING = "Validating ..."
 SAVING = re.compile(r"Saving checkpoint to '(.+)'")
 RECENT = 100  # logged steps that a loss and a step's time are compared with
 ENOUGH = 10  # of them, before anything is said
@@ -62,7 +63,7 @@ class Watch:
     began: float = 0.0
     last: float = 0.0
     interrupted: bool = True
-    """Whether it has validated or saved since its last step"""
+    """Whether it validates or saves, or has done so since its last step"""
     _reported: bool = False
 
     def line(self, text: str, now: float) -> Progress | None:
@@ -73,7 +74,9 @@ class Watch:
         """
         if match := VALIDATION.search(text):
             self.validation_loss, self.interrupted = float(match[1]), True
-            self._check(self.validation_loss, "validation loss", self.step)
+            self._check(self.validation_loss, "validation loss", max(0, self.step - 1))
+        elif VALIDATING in text:
+            self.interrupted = True
         elif match := SAVING.search(text):
             self.saved, self.interrupted = match[1], True
         if not (match := STEP.search(text)):
@@ -99,7 +102,7 @@ class Watch:
 
     def _check(self, loss: float, what: str, before: int) -> None:
         if not math.isfinite(loss):
-            raise Diverged(f"The {what} is {loss} at step {self.step}.", before + 1, self.step)
+            raise Diverged(f"The {what} is {loss} at step {self.step}.", before + 1, max(1, self.step))
         if what == "loss" and len(self.losses) >= ENOUGH and loss > (usual := median(self.losses)) + self.max_spike:
             raise Diverged(
                 f"The loss jumped to {loss:.3f} at step {self.step}, {loss - usual:.3f} above the median of the "
@@ -109,12 +112,13 @@ class Watch:
             )
 
     def stalled(self, now: float) -> str | None:
-        """What to say, once, when there has been no step for long."""
+        """What to say, once, when there has been no step for long, and neither a validation nor a save is why."""
         usual, quiet = self.step_seconds, now - self.last
         if (
             not usual
             or len(self.durations) < ENOUGH
             or self._reported
+            or self.interrupted
             or quiet < max(self.stall_factor * usual, self.stall_least)
         ):
             return None
