@@ -1,5 +1,6 @@
 """What `inheritune pretrain` finds before it starts anything, and the script it prints for Slurm."""
 
+import math
 import os
 import resource
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
@@ -105,6 +107,23 @@ def test_eight_mistakes_are_named_in_one_go(recipe: dict[str, Any], tmp_path: Pa
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5, "seconds of processor time"
 
 
+def test_what_lies_in_a_start_and_in_a_record(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "out"
+    run.mkdir()
+    (run / "launch.json").write_text('{"recipe": null}')
+    assert "is damaged: expected the recipe, start" in found(recipe, tmp_path, run=run)["out_dir"].problem
+    start = shutil.copytree(recipe["initial_checkpoint_dir"], tmp_path / "start")
+    (start / "inheritance.json").unlink()
+    state = torch.load(start / "lit_model.pth", weights_only=True)
+    state["lm_head.weight"][3, 1] = math.nan
+    torch.save(state, start / "lit_model.pth")
+    recipe = recipe | {"initial_checkpoint_dir": str(start)}
+    finding = found(recipe, tmp_path, verify="full", run=tmp_path / "new")["initial_checkpoint_dir"]
+    assert "'lm_head.weight' of" in finding.problem
+    assert "holds 1 NaN or infinite values" in finding.problem
+    assert found(recipe, tmp_path, run=tmp_path / "new") == {}, "its bytes are read for --verify full alone"
+
+
 def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     never = {**recipe, "train": recipe["train"] | {"save_interval": None}}
     assert found(never, tmp_path)["train.save_interval"].severity == "warning"
@@ -154,7 +173,8 @@ def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mon
     assert "did not write" in found(recipe, tmp_path, run=run)["out_dir"].problem, "the user's"
     (run / "recipe.yaml").unlink()
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
-    write_json(run / "launch.json", {"recipe": other})
+    record = {"start": {"fingerprint": None}, "data": {"manifest_sha256": None}, "schedule": {}, "launches": []}
+    write_json(run / "launch.json", {"recipe": other, **record})
     finding = found(recipe, tmp_path, run=run)["out_dir"]
     assert finding.problem.endswith("another recipe: train.min_lr: 1e-05 before, 0.0001 now.")
     assert found(recipe, tmp_path, run=run, restart=True) == {}

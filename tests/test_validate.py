@@ -1,8 +1,10 @@
 """`inheritune recipes`: what validate finds, and how it says it; list and copy."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes import copy, list_recipes
 from inheritune_lit.recipes.findings import Finding, report
 from inheritune_lit.recipes.listing import recipes, rows, shipped
-from inheritune_lit.recipes.validate import validate_file
+from inheritune_lit.recipes.reading import Document, read_document
+from inheritune_lit.recipes.validate import check_document, validate_file
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
 # The main recipe with ten things wrong: what stands there → what is put instead.
@@ -212,3 +215,47 @@ def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert (tmp_path / "grown" / base.removeprefix("recipes/")).is_file(), "what it trains comes along"
     with pytest.raises(InheritError, match=r"No recipe is named 'openllama3b_n31'. Did you mean openllama3b_n1"):
         copy("openllama3b_n31", tmp_path)
+
+
+WRONG = (0, -1, 2**70, math.nan, "x", None, [], {}, True)
+
+
+def scalars(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from scalars(value, (*path, key))
+    else:
+        yield path
+
+
+def replaced(content: Any, path: tuple[str, ...], value: Any) -> Any:
+    return {**content, path[0]: replaced(content[path[0]], path[1:], value)} if path else value
+
+
+@pytest.mark.parametrize("path", [MAIN, ROOT / "recipes/gpt2/large_n18.yaml"], ids=lambda path: path.stem)
+def test_any_value_by_any_other_is_a_finding_or_passes(path: Path) -> None:
+    """What litGPT leaves to its training besides: no number may divide by nought, or be looped up to."""
+    document = read_document(path)
+    keys = [*scalars(document.content), ("devices",), ("num_nodes",), ("data", "init_args"), ("data",), ("optimizer",)]
+    for key in keys:
+        if key == ("devices",) or key == ("num_nodes",):
+            document.content[key[0]] = 1
+        for value in WRONG:
+            changed = replaced(document.content, key, value)
+            findings = check_document(Document(changed, document.lines))
+            report(path, findings, document)
+    for key, bad in NUMBERS:
+        found = check_document(Document(replaced(document.content, tuple(key.split(".")), bad), document.lines))
+        errors = {finding.key: finding for finding in found if finding.severity == "error"}
+        assert f"It is {bad!r}, " in errors[key].problem, key
+        assert "Write " in errors[key].fix
+
+
+NUMBERS = [
+    *(("train.save_interval", bad) for bad in (0, -5)),
+    *((key, 0) for key in ("eval.interval", "eval.max_iters", "train.log_interval", "devices")),
+    *((key, 0) for key in ("train.micro_batch_size", "train.global_batch_size")),
+    *((key, math.nan) for key in ("train.global_batch_size", "train.max_tokens")),
+    *(("num_nodes", "2"), ("devices", "2"), ("data.init_args.num_workers", -1), ("optimizer.init_args.lr", "x")),
+    *(("data.init_args", [1]), ("data.init_args", 7), ("train.micro_batch_size", 10**20)),
+]

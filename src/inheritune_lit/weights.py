@@ -186,6 +186,21 @@ def zip_records(path: Path) -> list[Record]:
     return records
 
 
+def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
+    """Raises InheritError if there is a NaN or an infinity in a tensor of the file `path`."""
+    import torch
+
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    # the extremes are NaN if any value is, and one pass over bfloat16 takes a hundredth of isfinite's time
+    low, high = (extreme.float() for extreme in torch.aminmax(tensor))
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise InheritError(
+            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another checkpoint."
+        )
+
+
 def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:
     """The model's tensors without their data: shape, stride, dtype, and where the data lie in the file."""
     import torch

@@ -26,8 +26,8 @@ def export(paths: Paths) -> bool:
         receipt = read_receipt(out_dir)
         check_files(out_dir, receipt["files"])
         same = receipt["source"]["fingerprint"] == Weights(run / MODEL / WEIGHTS).fingerprint()
-        # or its model card does not have the answers
-        if same and (out_dir / CARD).stat().st_mtime >= scores(run).stat().st_mtime:
+        card, results = (out_dir / CARD).read_text(encoding="utf-8"), read_json(scores(run), "results")
+        if same and all(task in card for task in results["tasks"]):
             return True
     except (InheritError, OSError, KeyError, TypeError):
         pass

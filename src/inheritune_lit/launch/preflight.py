@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
-from inheritune_lit.commit import InheritError, read_json, sha256_file
+from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, holds_others, run_lock
+from inheritune_lit.launch.record import BEFORE, ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
 from inheritune_lit.launch.settings import visible_gpus
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
@@ -53,11 +53,11 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
     findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
     wrong = any(finding.severity == "error" for finding in findings)
     findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
+    if not any(finding.severity == "error" for finding in findings):
+        findings += refused(path)
     if any(finding.severity == "error" for finding in findings):
-        return findings, document
-    findings += refused(path)
-    if any(finding.severity == "error" for finding in findings):
-        return findings, document
+        text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
+        return [*findings, Finding("note", "recipe", text, "Mend the errors first.")], document
     return findings + _headers(document) + _tokenizer(document) + _planned(path, document, asked), document
 
 
@@ -72,6 +72,8 @@ def _bytes(document: Document, verify: str) -> list[Finding]:
             from inheritune_lit.verify import check_files
 
             findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
+        if verify == "full":
+            findings += _tried(key, "Use another checkpoint.", lambda: _check_finite(folder / WEIGHTS))
     if verify == "full" and data and Path(str(data)).is_dir():
         fix = "Copy the folder again, or prepare it again."
         findings += _tried("data.init_args.data_path", fix, lambda: _hash_shards(Manifest(Path(str(data)))))
@@ -84,6 +86,13 @@ def _tried(key: str, fix: str, check: Callable[[], object]) -> list[Finding]:
     except InheritError as error:
         return [Finding("error", key, str(error), fix)]
     return []
+
+
+def _check_finite(path: Path) -> None:
+    from inheritune_lit.weights import Weights, check_finite
+
+    for name, tensor in Weights(path).items():
+        check_finite(tensor, name, path)
 
 
 def _hash_shards(manifest: Manifest) -> None:
@@ -155,7 +164,10 @@ def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
             text = f"{run} holds something that `inheritune pretrain` did not write."
             return [Finding("error", key, text, "Choose another out_dir, or move it away.")]
         return []
-    before: Mapping[str, Any] = read_json(record, "run's record").get("recipe", {})
+    try:
+        before = read_record(record)["recipe"]
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Or choose another out_dir.")]
     if lines := differences(fixed(before), fixed(document.content)):
         text = f"{run} holds a run of another recipe: {'; '.join(lines)}."
         return [Finding("error", key, text, "Choose another out_dir, or pass --restart to begin it anew.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes
 from inheritune_lit.commit import InheritError
-from inheritune_lit.weights import Unreadable, Weights, not_whole, zip_records
+from inheritune_lit.weights import Unreadable, Weights, check_finite, not_whole, zip_records
 
 if TYPE_CHECKING:
     import torch
@@ -109,10 +109,7 @@ def check(path: Path, config: "Config", train: Mapping[str, Any], *, final_step:
     if not isinstance(content, dict) or not {"model", "optimizer", "iter_num", "step_count"} <= content.keys():
         raise InheritError(f"{path} holds no training state, expected model, optimizer, iter_num and step_count.")
     for name, tensor in _tensors(content):
-        if tensor.is_floating_point() and tensor.numel():
-            low, high = (extreme.float() for extreme in torch.aminmax(tensor))
-            if not (torch.isfinite(low) and torch.isfinite(high)):
-                raise InheritError(f"{path}: {name} holds NaN or infinite values.")
+        check_finite(tensor, name, path)
     return _counters(path, content, train["global_batch_size"], final_step)
 
 
