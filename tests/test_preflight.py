@@ -157,8 +157,9 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     assert found(two, tmp_path)["devices"].fix == "Set CUDA_VISIBLE_DEVICES=0,1, or use all 4."
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert found(two, tmp_path) == {}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert "CUDA_VISIBLE_DEVICES=3 leaves" in found(two, tmp_path)["devices"].problem
+    for setting in ("3", "3,-1,2", "-1", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+        assert f"CUDA_VISIBLE_DEVICES={setting} leaves" in found(two, tmp_path)["devices"].problem
 
 
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a recipe comes to once litGPT's defaults and this machine are known."""
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def device_count(devices: Any) -> int:
 def visible_gpus(there: int) -> int:
     """How many of a machine's GPUs CUDA_VISIBLE_DEVICES leaves."""
     setting = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if setting is None else min(there, len([part for part in setting.split(",") if part.strip()]))
+    if setting is None:
+        return there
+    named = itertools.takewhile(lambda part: part and part != "-1", map(str.strip, setting.split(",")))  # as CUDA does
+    return min(there, len(list(named)))
 
 
 def _loader_windows(recipe: Mapping[str, Any], sequence: int) -> int | None:
