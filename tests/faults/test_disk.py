@@ -137,7 +137,7 @@ commands = {
     "surgery": ["surgery", f"{place}/source", "--layers", "1", "--out_dir"],
     "prepare": ["prepare", f"{place}/text", "--tokenizer_dir", f"{place}/bpe", "--val_share", "0.3", "--out_dir"],
     "pretrain": ["pretrain", f"{place}/recipe.yaml", "--out_dir"],
-    "grow": ["grow", f"{place}/recipe.yaml", "--start_layers=1", "--max_layers=1", "--compile=false", "--out_dir"],
+    "grow": ["grow", f"{place}/growth.yaml", "--start_layers=1", "--max_layers=1", "--compile=false", "--out_dir"],
 }
 for name, command in commands.items():
     for where in ("new", f"theirs/{name}"):
@@ -155,6 +155,7 @@ def test_read_only_output_as_an_unprivileged_user(fault: Fault) -> None:
     with public_folder() as place:
         recipe = make_recipe(place, 4)
         (place / "recipe.yaml").write_text(yaml.dump(recipe | {"out_dir": f"{place}/run"}))
+        (place / "growth.yaml").write_text(yaml.dump(recipe | {"initial_checkpoint_dir": None}))
         make_checkpoint(place / "source")
         write_bpe(place / "bpe")
         for name in ("surgery", "prepare", "pretrain", "grow"):
