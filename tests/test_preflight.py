@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.commit import InheritError, locked, write_json
 from inheritune_lit.launch import preflight as checks
+from inheritune_lit.launch import room
 from inheritune_lit.launch.command import pretrain
 from inheritune_lit.launch.preflight import Asked, preflight
+from inheritune_lit.plan import machines
 from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import dataclass_settings, pretrain_settings
@@ -128,7 +131,7 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     never = {**recipe, "train": recipe["train"] | {"save_interval": None}}
     assert found(never, tmp_path)["train.save_interval"].severity == "warning"
     free = 3 * 2**20
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
     finding = found(recipe, tmp_path)["train.save_interval"]  # 11 checkpoints of 12 bytes a parameter
     assert "leave 11 checkpoints" in finding.problem
     assert "Pass --keep_last 2" in finding.fix
@@ -136,15 +139,15 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     old = tmp_path / "out/.before-1/step-00000002/lit_model.pth"
     old.parent.mkdir(parents=True)
     old.write_bytes(bytes(40 * 2**20))
-    assert checks.there_already(tmp_path / "out", restart=False) == 0, "an earlier run's stay where they are"
+    assert room.there_already(tmp_path / "out", restart=False) == 0, "an earlier run's stay where they are"
     old.parent.rename(tmp_path / "out/step-00000002")
-    assert checks.there_already(tmp_path / "out", restart=False) == 40 * 2**20
-    assert checks.there_already(tmp_path / "out", restart=True) == 0, "they are set aside, and stay"
+    assert room.there_already(tmp_path / "out", restart=False) == 40 * 2**20
+    assert room.there_already(tmp_path / "out", restart=True) == 0, "they are set aside, and stay"
     shutil.rmtree(tmp_path / "out")
     assert found(never, tmp_path)["train.save_interval"].severity == "warning", "one checkpoint has room"
     small = Path(tempfile.gettempdir())
     usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
-    monkeypatch.setattr(checks.shutil, "disk_usage", usage)
+    monkeypatch.setattr(room.shutil, "disk_usage", usage)
     assert "litGPT writes each checkpoint, 0.0 GiB, to " in found(recipe, tmp_path)["out_dir"].problem
     assert "Set TMPDIR to a folder on the disk of" in found(recipe, tmp_path)["out_dir"].fix
 
@@ -160,6 +163,15 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     for setting in ("3", "3,-1,2", "-1", ""):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
         assert f"CUDA_VISIBLE_DEVICES={setting} leaves" in found(two, tmp_path)["devices"].problem
+
+
+def test_memory(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "gpu_names", lambda: ["NVIDIA H100 80GB HBM3"])
+    assert found(recipe, tmp_path) == {}
+    monkeypatch.setitem(machines.GPUS, "h100", replace(machines.GPUS["h100"], memory_gib=0))
+    finding = found(recipe, tmp_path)["train.micro_batch_size"]
+    assert finding.severity == "error"
+    assert "GiB at the peak, and a NVIDIA H100 80GB HBM3 has 0 GiB" in finding.problem
 
 
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_disk_that_is_full_from_the_start(
     with SmallDisk(tmp_path / "disk", 40) as disk:
         (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe | {"out_dir": str(disk.path / "run")}))
         disk.fill()
-        monkeypatch.setattr("inheritune_lit.launch.preflight._disk", lambda *_: [])  # it would see it coming
+        monkeypatch.setattr("inheritune_lit.launch.room._disk", lambda *_: [])  # it would see it coming
         with fault(tmp_path / "tokens"), pytest.raises(SystemExit) as info:
             main(["pretrain", str(tmp_path / "recipe.yaml")])
     assert "inheritune pretrain: error: No space left on device" in str(info.value.code)
