@@ -1,8 +1,10 @@
 """`inheritune recipes`: what validate finds, and how it says it; list and copy."""
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes import copy, list_recipes
 from inheritune_lit.recipes.findings import Finding, report
 from inheritune_lit.recipes.listing import recipes, rows, shipped
-from inheritune_lit.recipes.validate import validate_file
+from inheritune_lit.recipes.reading import Document, read_document
+from inheritune_lit.recipes.validate import check_document, validate_file
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
 # The main recipe with ten things wrong: what stands there → what is put instead.
@@ -200,3 +203,62 @@ def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         copy("openllama3b_n13_e5_random", tmp_path / "mine")
     with pytest.raises(InheritError, match=r"No recipe is named 'openllama3b_n31'. Did you mean openllama3b_n1"):
         copy("openllama3b_n31", tmp_path)
+
+
+# Mistakes that litGPT's parser, or its training, has no good word for
+NUMBERS = [
+    *(("train.save_interval", bad) for bad in (0, -5)),
+    *((key, 0) for key in ("eval.interval", "eval.max_iters", "train.log_interval", "devices")),
+    *((key, 0) for key in ("train.micro_batch_size", "train.global_batch_size")),
+    *((key, math.nan) for key in ("train.global_batch_size", "train.max_tokens")),
+    *(("num_nodes", "2"), ("devices", "2"), ("data.init_args.num_workers", -1), ("optimizer.init_args.lr", "x")),
+    *(("data.init_args", [1]), ("data.init_args", 7), ("train.micro_batch_size", 10**20)),
+]
+WRONG = (0, -1, 2**70, math.nan, "x", None, [], {}, True)
+
+
+def scalars(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from scalars(value, (*path, key))
+    else:
+        yield path
+
+
+def replaced(content: Any, path: tuple[str, ...], value: Any) -> Any:
+    return {**content, path[0]: replaced(content[path[0]], path[1:], value)} if path else value
+
+
+@pytest.mark.parametrize("path", [MAIN, ROOT / "recipes/gpt2/large_n18.yaml"], ids=lambda path: path.stem)
+def test_any_value_by_any_other_is_a_finding_or_passes(path: Path) -> None:
+    """What litGPT leaves to its training besides: no number may divide by nought, or be looped up to."""
+    document = read_document(path)
+    keys = [*scalars(document.content), ("devices",), ("num_nodes",), ("data", "init_args"), ("data",), ("optimizer",)]
+    for key in keys:
+        content = {"devices": 1, "num_nodes": 1, **document.content}
+        for value in WRONG:
+            findings = check_document(Document(replaced(content, key, value), document.lines))
+            report(path, findings, document)
+    for key, bad in NUMBERS:
+        found = check_document(Document(replaced(content, tuple(key.split(".")), bad), document.lines))
+        errors = {finding.key: finding for finding in found if finding.severity == "error"}
+        assert f"It is {bad!r}, " in errors[key].problem, key
+        assert "Write " in errors[key].fix
+
+
+def test_every_extra_key_and_its_settings_are_named(tmp_path: Path) -> None:
+    text = "  betas: [0.9, 0.95]\n  eps: 1.0e-8\n  init_args:\n    lrr: 3.0e-04\n"
+    findings = found(broken(tmp_path, **{"  init_args:\n    lr: 3.0e-04\n": text}))
+    assert {"optimizer.betas", "optimizer.eps", "optimizer.init_args.lrr"} <= findings.keys()
+    findings = found(broken(tmp_path, **{"class_path: torch.optim.AdamW\n": "lr: 1\n  eps: 1\n"}))
+    assert {"optimizer.lr", "optimizer.eps", "optimizer.class_path"} <= findings.keys()
+
+
+def test_damaged_config_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "checkpoints/openllama3b_n13"
+    folder.mkdir(parents=True)
+    for text, problem in (("{", "Can't read the config.json"), ('{"text_config": []}', None)):
+        (folder / "config.json").write_text(text)
+        finding = found(MAIN).get("tokenizer_dir")
+        assert (problem in finding.problem) if finding and problem else finding is problem, finding

@@ -7,11 +7,10 @@ from typing import Any
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
+from inheritune_lit.recipes.check_numbers import PACKED
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder, config_class
 from inheritune_lit.recipes.reading import Document
-
-PACKED = "inheritune_lit.data.PackedTokens"
 
 
 def check_folders(document: Document) -> list[Finding]:
@@ -113,7 +112,10 @@ def _tokenizer(document: Document) -> list[Finding]:
     blocks = document.get("model_config.n_layer")
     if not (folder / HF_CONFIG).is_file() or blocks is None:
         return []
-    stated = read_json(folder / HF_CONFIG, HF_CONFIG)
+    try:
+        stated = read_json(folder / HF_CONFIG, HF_CONFIG)
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
     tied = [] if states_gpt2(document) else _tied(folder, stated, bool(document.get("train.tie_embeddings")))
     return _depth(folder, stated, blocks) + tied
 
@@ -128,7 +130,7 @@ def _tied(folder: Path, stated: dict[str, Any], wanted: bool) -> list[Finding]:
 
 
 def _depth(folder: Path, stated: dict[str, Any], blocks: int) -> list[Finding]:
-    language = stated.get("text_config") or stated
+    language = inner if isinstance(inner := stated.get("text_config"), dict) else stated
     depth = language.get("num_hidden_layers", language.get("n_layer"))  # the latter is GPT-2's
     if depth is not None and depth != blocks:
         text = (
@@ -145,7 +147,7 @@ def _data(document: Document) -> list[Finding]:
     class_path = document.get("data.class_path")
     if class_path is None:
         return []
-    if class_path not in (PACKED, "inheritune_lit.data.tokens.PackedTokens"):
+    if class_path not in PACKED:
         text = f"What {class_path} holds can't be known from here."
         return [Finding("note", "data", text, "Check that it holds tokens for the whole budget.")]
     key, value = "data.init_args.data_path", document.get("data.init_args.data_path")

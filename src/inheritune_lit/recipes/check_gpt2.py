@@ -5,6 +5,7 @@ from typing import Any
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import config_class
 from inheritune_lit.recipes.reading import Document
 
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "padded_vocab_size")
@@ -20,10 +21,9 @@ def check_gpt2(document: Document) -> list[Finding]:
 
 
 def _model(model: dict[str, Any]) -> list[Finding]:
-    from litgpt.config import Config
-
     from inheritune_lit.gpt2.options import FIXED, check
 
+    Config = config_class()
     known = {f.name for f in dataclasses.fields(Config)}
     try:
         actual = Config(**{key: value for key, value in model.items() if key in known})
@@ -44,8 +44,9 @@ def _model(model: dict[str, Any]) -> list[Finding]:
     if not findings:  # its options
         try:
             check(actual)
-        except InheritError as error:
-            findings.append(Finding("error", "model_config.hf_config", str(error), "Mend what it names."))
+        except Exception as error:  # values of another kind, too
+            text = str(error) if isinstance(error, InheritError) else f"A value in it is of another kind: {error}."
+            findings.append(Finding("error", "model_config.hf_config", text, "Mend what it names."))
     return findings
 
 

@@ -9,11 +9,10 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from inheritune_lit.recipes.check_numbers import PACKED
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import config_class, dataclass_settings, litgpt_module, pretrain_settings
 from inheritune_lit.recipes.reading import Document
-
-PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
 
 
 def check_keys(document: Document) -> list[Finding]:
@@ -112,27 +111,33 @@ def _class(document: Document, name: str) -> list[Finding]:
     if not isinstance(value, dict):
         return []
     key, path = f"{name}.class_path", value.get("class_path")
-    if extra := [k for k in value if k not in ("class_path", "init_args", "dict_kwargs")]:
-        fix = "Put the class's settings under init_args."
-        return [Finding("error", f"{name}.{extra[0]}", "litGPT wants class_path and init_args here.", fix)]
+    fix = "Put the class's settings under init_args."
+    findings = [
+        Finding("error", f"{name}.{extra}", "litGPT wants class_path and init_args here.", fix)
+        for extra in value
+        if extra not in ("class_path", "init_args", "dict_kwargs")
+    ]
+    if path is None:
+        return [*findings, Finding("error", key, "litGPT requires it here.", "Name the class.")]
     home = "torch.optim" if name == "optimizer" else "litgpt.data"
     module, _, cls = str(path).rpartition(".")
     if path in PACKED:  # importing it takes all of litGPT
-        known = dataclass_settings("data/tokens", cls)
-        return _settings(f"{name}.init_args", cls, value, known)
+        return findings + _settings(f"{name}.init_args", cls, value, dataclass_settings("data/tokens", cls))
     try:
         found = getattr(importlib.import_module(module or home), cls)
-    except (ImportError, AttributeError, ValueError):
-        fix = _spelling(cls, dir(importlib.import_module(home))) or "Install its package, or mend the spelling."
-        return [Finding("error", key, f"There is no {path} in this environment.", fix)]
-    known = [p for p in inspect.signature(found).parameters if p not in ("self", "params")]
-    return _settings(f"{name}.init_args", cls, value, known)
+        known = [p for p in inspect.signature(found).parameters if p not in ("self", "params")]
+    except (ImportError, AttributeError, ValueError, TypeError):
+        spelling = _spelling(cls, dir(importlib.import_module(home))) or "Install its package, or mend the spelling."
+        return [*findings, Finding("error", key, f"There is no {path} in this environment.", spelling)]
+    return findings + _settings(f"{name}.init_args", cls, value, known)
 
 
 def _settings(key: str, cls: str, value: dict[str, Any], known: list[str]) -> list[Finding]:
-    settings = value.get("init_args") or {}
+    settings = value.get("init_args")
+    if settings is not None and not isinstance(settings, dict):
+        return [_not_a_block(key, settings)]
     return [
-        Finding("error", f"{key}.{k}", f"{cls} has no such setting.", _spelling(k, known) or "Remove it.")
-        for k in settings
+        Finding("error", f"{key}.{k}", f"{cls} has no such setting.", _spelling(str(k), known) or "Remove it.")
+        for k in settings or {}
         if k not in known
     ]

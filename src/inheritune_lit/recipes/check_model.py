@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from inheritune_lit.recipes.check_gpt2 import check_gpt2, states_gpt2
+from inheritune_lit.recipes.check_numbers import in_range
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import config_class
 from inheritune_lit.recipes.reading import Document
@@ -17,6 +18,8 @@ def check_model(document: Document) -> list[Finding]:
         return _named(str(name))
     if not isinstance(model, dict):
         return []  # said already
+    if model.get("n_layer") is not None and not in_range("model_config.n_layer", model["n_layer"]):
+        return []  # said among the numbers; what follows makes lists of so many
     findings = _shape(model)
     stated = model.get("name")
     if stated is None:
@@ -57,9 +60,6 @@ def _shape(model: dict[str, Any]) -> list[Finding]:
         value = model.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    for key in ("n_layer", "n_embd", "n_head", "block_size", "padded_vocab_size"):
-        if (value := number(key)) is not None and value < 1:
-            findings.append(Finding("error", f"model_config.{key}", f"It is {value}.", "Write a number of 1 or more."))
     heads, groups, width = number("n_head"), number("n_query_groups"), number("n_embd")
     if heads and groups and heads % groups:
         text = f"{heads} heads can't share {groups} groups of keys and values evenly."
@@ -105,7 +105,7 @@ def _against_reference(model: dict[str, Any], name: str, document: Document) -> 
             )
             severity: Any = "error" if document.get("initial_checkpoint_dir") and _is_shape(key) else "warning"
             findings.append(Finding(severity, where, text, f"Write {_yaml(own)}, unless you mean another model."))
-    return findings + _depth(actual.n_layer, reference.n_layer, name, "n_layer" in model)
+    return findings + _depth(actual.n_layer, reference.n_layer, name, model.get("n_layer") is not None)
 
 
 def _yaml(value: Any) -> str:

@@ -4,9 +4,12 @@ from dataclasses import asdict
 from typing import Any
 
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
+from inheritune_lit.recipes.check_numbers import in_range
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import config_class, pretrain_settings
 from inheritune_lit.recipes.reading import Document
+
+ENOUGH = 4096  # no step has more GPUs, no micro-batch that fits more sequences: where the search for a number ends
 
 
 def check_training(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
@@ -28,7 +31,7 @@ def _number(document: Document, key: str) -> float | None:
     value = document.get(f"train.{key}")
     if not document.states(f"train.{key}"):
         value = _defaults().get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if in_range(f"train.{key}", value) else None
 
 
 def _left_out(document: Document) -> list[Finding]:
@@ -101,11 +104,11 @@ def _schedule(document: Document) -> list[Finding]:
         findings += _steps(document, tokens, batch * sequence, _number(document, "lr_warmup_steps"))
     block = _block_size(document)
     longest = _number(document, "max_seq_length")
-    if isinstance(block, int) and longest and longest > block:
+    if block and longest and longest > block:
         text = f"It is {longest:,}, and the model attends to block_size, {block:,}, at most: litGPT refuses it."
         findings.append(Finding("error", "train.max_seq_length", text, f"Write {block} or less."))
     lr, lowest = document.get("optimizer.init_args.lr"), _number(document, "min_lr")
-    if isinstance(lr, int | float) and lowest is not None and lowest >= lr:
+    if in_range("optimizer.init_args.lr", lr) and lowest is not None and lowest >= lr:
         text = f"It is {lowest:g}, not below the peak, optimizer.init_args.lr {lr:g}: the cosine would rise."
         findings.append(Finding("warning", "train.min_lr", text, f"Write a tenth of the peak, {lr / 10:g}."))
     return findings
@@ -115,7 +118,8 @@ def _block_size(document: Document) -> Any:
     Config = config_class()
     model = document.get("model_config")
     if isinstance(model, dict):
-        return model.get("block_size", Config.block_size)
+        value = model.get("block_size", Config.block_size)
+        return value if in_range("model_config.block_size", value) else None
     try:
         return Config.from_name(str(document.get("model_name"))).block_size
     except ValueError:  # said already
@@ -139,9 +143,8 @@ def _batch(document: Document, devices: int | None, nodes: int | None) -> list[F
     if not batch or not micro or batch < 1 or micro < 1:
         return []
     batch, micro = int(batch), int(micro)
-    stated = document.get("devices")
-    known = devices or (stated if isinstance(stated, int) else None)
-    gpus = (known or 1) * (nodes or document.get("num_nodes") or 1)
+    known, nodes = machines(document, devices, nodes)
+    gpus = (known or 1) * nodes
     if batch % gpus:
         text = f"{batch} sequences on {gpus} GPUs: litGPT takes {batch // gpus} on each, {batch // gpus * gpus} in all."
         fix = f"Choose a multiple of {gpus}, such as {-(-batch // gpus) * gpus}, or another number of GPUs."
@@ -152,13 +155,21 @@ def _batch(document: Document, devices: int | None, nodes: int | None) -> list[F
             text = f"It is {micro}, more than the {each} sequences that a GPU takes a step: litGPT stops at once."
         else:
             text = f"{each} sequences a GPU are {each // micro} micro-batches of {micro}: {each % micro} are left out."
-        fitting = max(m for m in range(1, micro + 1) if each % m == 0)
+        fitting = next(m for m in range(min(each, micro, ENOUGH), 0, -1) if each % m == 0)
         return [Finding("error", "train.micro_batch_size", text, f"Write a divisor of {each}, such as {fitting}.")]
     if known is None:
-        counts = ", ".join(str(n) for n in range(1, batch // micro + 1) if batch % n == 0 and batch // n % micro == 0)
+        possible = range(1, min(batch // micro, ENOUGH) + 1)
+        counts = ", ".join(str(n) for n in possible if batch % n == 0 and batch // n % micro == 0)
         text = "litGPT will take all GPUs that it finds."
         return [Finding("note", "devices", text, f"The batch divides on {counts} GPUs; on others it would shrink.")]
     return []
+
+
+def machines(document: Document, devices: int | None, nodes: int | None) -> tuple[int | None, int]:
+    """GPUs of a node, None where litGPT takes all that it finds, and nodes: the command line's, or the recipe's."""
+    stated = (document.get("devices"), document.get("num_nodes"))
+    counts = [v if in_range(key, v) else None for key, v in zip(("devices", "num_nodes"), stated, strict=True)]
+    return devices or counts[0], nodes or counts[1] or 1
 
 
 def _precision(document: Document) -> list[Finding]:
@@ -193,8 +204,7 @@ def _resume(document: Document) -> list[Finding]:
 def _tied(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
     if not document.get("train.tie_embeddings") or states_gpt2(document):
         return []
-    known = devices or document.get("devices")
-    if known == 1 and (nodes or document.get("num_nodes") or 1) == 1:
+    if machines(document, devices, nodes) == (1, 1):
         return []
     text = "On more than one GPU, FSDP unties them in silence; on one, litGPT loads one of the two and drops the other."
     return [Finding("warning", "train.tie_embeddings", text, "Write devices: 1, or tie_embeddings: false.")]

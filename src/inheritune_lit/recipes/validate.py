@@ -25,9 +25,12 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
     from inheritune_lit.recipes.check_folders import check_folders
     from inheritune_lit.recipes.check_keys import check_keys
     from inheritune_lit.recipes.check_model import check_model
+    from inheritune_lit.recipes.check_numbers import check_numbers
     from inheritune_lit.recipes.check_training import check_training
 
     findings = check_keys(document)
+    named = {finding.key for finding in findings if finding.severity == "error"}
+    findings += [finding for finding in check_numbers(document) if finding.key not in named]
     findings += check_model(document)
     findings += check_training(document, devices, nodes)
     return findings + check_folders(document)
