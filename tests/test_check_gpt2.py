@@ -1,6 +1,8 @@
 """What `inheritune recipes validate` finds in a GPT-2's recipe."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,3 +72,13 @@ def test_a_checkpoint_that_computes_otherwise(tmp_path: Path, monkeypatch: pytes
         (folder / "model_config.yaml").write_text(yaml.dump(asdict(config)))
         torch.save(build(config).state_dict(), folder / "lit_model.pth")
         assert ("model_config.hf_config" in changed(tmp_path, **small)) == found
+
+
+def test_litgpt_is_not_imported() -> None:
+    """It takes 7 of the five seconds in which mistakes are to be named."""
+    code = (
+        "import sys; from pathlib import Path; from inheritune_lit.recipes.reading import read_document; "
+        "from inheritune_lit.recipes.validate import check_document; "
+        f"check_document(read_document(Path({str(RECIPE)!r}))); sys.exit('litgpt' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
