@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.runs import RUN_RECIPE
 from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ WEIGHTS = "lit_model.pth"
 MODEL_CONFIG = "model_config.yaml"
 HF_CONFIG = "config.json"
 RECEIPT = "inheritance.json"
-HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -48,20 +48,6 @@ def find_checkpoint(path: Path) -> Path:
     raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
 
 
-def run_folder(checkpoint: Path) -> Path | None:
-    """The folder of the run that saved a checkpoint, if one did. A recipe.yaml beside other folders is not theirs.
-
-    Args:
-        checkpoint: A checkpoint folder, or a link to one; only model/, final/ and step-* are a run's.
-    """
-    for folder in (checkpoint.absolute(), checkpoint.resolve()):
-        is_named = folder.name in ("model", "final") or folder.name.startswith("step-")
-        signs = (folder.parent / "recipe.yaml", folder.parent / "run.json", folder / HYPERPARAMETERS)
-        if is_named and any(sign.is_file() for sign in signs):
-            return folder.parent
-    return None
-
-
 def results_dir(path: Path, what: str) -> Path:
     """Where results about a checkpoint go: beside a run's model, as what is in its folder is copied with it.
 
@@ -69,7 +55,7 @@ def results_dir(path: Path, what: str) -> Path:
         path: A run or a checkpoint folder.
         what: The results' folder: evaluation, analysis.
     """
-    is_part = path.name in ("model", "final") and (path.parent / "recipe.yaml").is_file()
+    is_part = path.name in ("model", "final") and (path.parent / RUN_RECIPE).is_file()
     return (path.parent if is_part else path) / what
 
 

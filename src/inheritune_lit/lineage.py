@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HYPERPARAMETERS, RECEIPT, WEIGHTS, run_folder
+from inheritune_lit.checkpoint import RECEIPT, WEIGHTS
 from inheritune_lit.commit import read_json, sha256_file
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.recipes.reading import read_document
-from inheritune_lit.runs import RUN_RECEIPT, RUN_RECIPE
+from inheritune_lit.runs import HYPERPARAMETERS, RUN_RECEIPT, RUN_RECIPE, run_folder
 from inheritune_lit.weights import Weights
 
 
@@ -56,8 +56,7 @@ def read_lineage(checkpoint: Path) -> Lineage:
     """
     folder = run_folder(checkpoint)
     run = read_json(folder / RUN_RECEIPT, "run's receipt") if folder and (folder / RUN_RECEIPT).is_file() else None
-    recipe = _read_settings(folder / RUN_RECIPE) if folder else None
-    recipe = recipe or _read_settings(checkpoint / HYPERPARAMETERS)
+    recipe = trained_with(checkpoint)
     receipt = read_json(checkpoint / RECEIPT, "receipt") if (checkpoint / RECEIPT).is_file() else None
     start, random = _start(recipe, receipt, run)
     fingerprint = Weights(checkpoint / WEIGHTS).fingerprint()
@@ -79,8 +78,15 @@ def read_lineage(checkpoint: Path) -> Lineage:
     )
 
 
-def _read_settings(path: Path) -> dict[str, Any] | None:
-    return read_document(path).content if path.is_file() else None
+def trained_with(checkpoint: Path) -> dict[str, Any] | None:
+    """The settings that a checkpoint was trained with: its run's recipe, or what plain `litgpt pretrain` leaves in it.
+
+    Raises:
+        InheritError: they are there and can't be read.
+    """
+    run = run_folder(checkpoint)
+    places = (*([run / RUN_RECIPE] if run else []), checkpoint / HYPERPARAMETERS)
+    return next((read_document(path).content for path in places if path.is_file()), None)
 
 
 def _start(recipe: Any, receipt: Any, run: Any) -> tuple[Mapping[str, Any] | None, bool]:

@@ -18,6 +18,7 @@ RUN_RECIPE = "recipe.yaml"
 LAUNCH = "launch.json"
 LOG = "pretrain.log"
 MODEL = "model"
+HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 FORMAT = 1
 
 # Lines of litGPT's
@@ -83,6 +84,20 @@ class Run:
             name: [(step, step * self.tokens_per_step, loss) for step, loss in sorted(points.items())]
             for name, points in curves.items()
         }
+
+
+def run_folder(checkpoint: Path) -> Path | None:
+    """The folder of the run that saved a checkpoint, if one did. A recipe.yaml beside other folders is not theirs.
+
+    Args:
+        checkpoint: A checkpoint folder, or a link to one; only model/, final/ and step-* are a run's.
+    """
+    for folder in (checkpoint.absolute(), checkpoint.resolve()):
+        is_named = folder.name in (MODEL, "final") or folder.name.startswith("step-")
+        signs = (folder.parent / RUN_RECIPE, folder.parent / RUN_RECEIPT, folder / HYPERPARAMETERS)
+        if is_named and any(sign.is_file() for sign in signs):
+            return folder.parent
+    return None
 
 
 def read_run(folder: Path) -> Run:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inheritune_lit.analyze.measures import Pair, PairLoss
     from inheritune_lit.evaluate import ValidationLoss
 
+FORMAT = 2  # of analysis.json; 1 counted the columns m* otherwise
 ATTENTION_SEQUENCES = 8  # eigenvalues of every head's matrix take most of the time
 
 
@@ -63,9 +64,6 @@ def analyze(
     write_json_whole(out_dir / "analysis.json", analysis)
     print(table(analysis))
     print(f"\nFigure: {out_dir / 'analysis.png'}; all numbers: {out_dir / 'analysis.json'}")
-
-
-FORMAT = 2  # of analysis.json; 1 counted the columns m* otherwise
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """manifest.json: what a folder of token shards holds and how it was made."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -86,7 +87,9 @@ class Manifest:
             path, expected = self.folder / shard.path, shard.tokens * TOKEN_BYTES[self.dtype]
             try:
                 found = path.stat().st_size if path.is_file() else None
-            except OSError:  # no file can have that name: it is too long
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:  # which no file can have
+                    raise
                 found = None
             if found != expected:
                 raise InheritError(

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from inheritune_lit.checkpoint import (
     HF_CONFIG,
-    HYPERPARAMETERS,
     MODEL_CONFIG,
     RECEIPT,
     TOKENIZER_FILES,
@@ -16,9 +13,9 @@ from inheritune_lit.checkpoint import (
     find_checkpoint,
     read_receipt,
     results_dir,
-    run_folder,
 )
 from inheritune_lit.commit import InheritError, sha256_of
+from inheritune_lit.lineage import trained_with
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
 
@@ -91,15 +88,15 @@ def find(checkpoint: str) -> Subject:
 
 
 def _trained_length(checkpoint: Path) -> int | None:
-    run = run_folder(checkpoint)
-    recipe = run / "recipe.yaml" if run and (run / "recipe.yaml").is_file() else checkpoint / HYPERPARAMETERS
-    if not recipe.is_file():
+    recipe = trained_with(checkpoint)
+    if recipe is None:
         return None
     try:
-        length = yaml.safe_load(recipe.read_text(encoding="utf-8"))["train"]["max_seq_length"]
+        length = recipe["train"]["max_seq_length"]
         return None if length is None else int(length)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise InheritError(f"{recipe} is no whole recipe of a run: {type(error).__name__}: {error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InheritError(f"The recipe that {checkpoint} was trained with is not whole: {reason}") from error
 
 
 def _download(name: str) -> Path:

@@ -135,7 +135,7 @@ def _check_tied(head: "torch.Tensor", hf_state: Mapping[str, "torch.Tensor"]) ->
 
 
 def _problems(hf_config: Mapping[str, Any]) -> list[str]:
-    """What in a config.json is not of a GPT-2 that litGPT can hold."""
+    """What in a config.json, its defaults filled in, is not of a GPT-2 that litGPT can hold."""
     problems = [
         f"{key} is {hf_config[key]!r}, expected {value!r}"
         for key, value in {"model_type": "gpt2", **FIXED}.items()
@@ -149,7 +149,7 @@ def _problems(hf_config: Mapping[str, Any]) -> list[str]:
     ]
     if not problems and hf_config["n_embd"] % hf_config["n_head"]:
         problems.append(f"n_embd {hf_config['n_embd']} is no multiple of n_head {hf_config['n_head']}")
-    epsilon, scaled = (hf_config.get(key, default) for key, default in DEFAULTS.items())
+    epsilon, scaled = (hf_config[key] for key in DEFAULTS)
     if type(epsilon) is not float or not 0 < epsilon < 1:
         problems.append(f"layer_norm_epsilon is {epsilon!r}, expected a small number such as 1e-05")
     if type(scaled) is not bool:
@@ -160,10 +160,10 @@ def _problems(hf_config: Mapping[str, Any]) -> list[str]:
 def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
     from litgpt.config import Config
 
+    hf_config = DEFAULTS | dict(hf_config)
     if problems := _problems(hf_config):
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
-    epsilon, scaled = (hf_config.get(key, default) for key, default in DEFAULTS.items())
-    width = hf_config["n_embd"]
+    width, scaled = hf_config["n_embd"], hf_config["scale_attn_by_inverse_layer_idx"]
     return Config(
         name="gpt2",
         hf_config={"model_type": "gpt2", "layer_norm_bias": True, "scale_attn_by_inverse_layer_idx": scaled},
@@ -174,7 +174,7 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         n_head=hf_config["n_head"],
         n_embd=width,
         intermediate_size=hf_config.get("n_inner") or 4 * width,
-        norm_eps=epsilon,
+        norm_eps=hf_config["layer_norm_epsilon"],
         rotary_percentage=0.0,
         parallel_residual=False,
         gelu_approximate="tanh",

@@ -73,7 +73,9 @@ def grow(
     if dry_run:
         from inheritune_lit.growth.plan import plan
 
-        print("\n".join([plan(settings, keep), *([f"\n{missing}"] if missing else [])]))
+        print(plan(settings, keep))
+        if missing:
+            print(f"\n{missing}")
         return
     if missing:
         raise InheritError(missing)

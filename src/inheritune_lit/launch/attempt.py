@@ -20,7 +20,7 @@ from inheritune_lit.launch.record import check_same, environment, freeze, parent
 from inheritune_lit.launch.schedule import Schedule
 from inheritune_lit.launch.settings import Settings
 from inheritune_lit.launch.watch import Diverged, Progress, Watch
-from inheritune_lit.runs import FORMAT, LAUNCH, LOG
+from inheritune_lit.runs import FORMAT, LAUNCH, LOG, RUN_RECIPE
 
 if TYPE_CHECKING:
     from inheritune_lit.launch.resume import Checkpoint
@@ -118,7 +118,7 @@ class Launch:
             module,
             "pretrain",
             "--config",
-            str(self.run / "recipe.yaml"),
+            str(self.run / RUN_RECIPE),
             *arguments,
         ]
         self.record["launches"].append(
@@ -213,8 +213,7 @@ class Launch:
         name = Path(sys.argv[0]).name
         program = ["python", "-m", "inheritune_lit"] if name == "__main__.py" else [name]
         command = shlex.join([*program, *_without_restart(sys.argv[1:])])
-        folders = sorted(self.run.glob("step-*"), key=resume.step_of, reverse=True)
-        newest = next((folder.name for folder in folders if resume.ends(folder / WEIGHTS)), None)
+        newest = next((folder.name for folder in resume.saved(self.run) if resume.ends(folder / WEIGHTS)), None)
         where = f"goes on after {newest}" if newest else "begins anew, as no checkpoint was saved yet"
         return f"The same command {where}: {command}"
 

@@ -16,6 +16,7 @@ from inheritune_lit.data.manifest import Manifest, differences
 from inheritune_lit.launch.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
 from inheritune_lit.launch.room import planned
 from inheritune_lit.launch.settings import visible_gpus
+from inheritune_lit.recipes.check_training import machines
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
@@ -125,8 +126,7 @@ def _steps(document: Document) -> int | None:
 
 def _gpus(document: Document, asked: Asked) -> list[Finding]:
     """What litGPT's FSDP wants: it runs on GPUs only, and shards within all those that are visible."""
-    stated = asked.devices or document.get("devices")
-    nodes = asked.nodes or document.get("num_nodes") or 1
+    stated, nodes = machines(document, asked.devices, asked.nodes)
     if not isinstance(stated, int) or not isinstance(nodes, int):
         return []
     names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -43,7 +43,7 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
     final = run / FINAL
     refused: list[tuple[Path, InheritError]] = []
     found = None
-    for folder in [final] * final.is_dir() + sorted(run.glob("step-*"), key=step_of, reverse=True):
+    for folder in [final] * final.is_dir() + saved(run):
         try:
             found = check(folder / WEIGHTS, config, train, final_step=steps if folder == final else None)
             break
@@ -71,6 +71,11 @@ def ends(path: Path) -> bool:
     except InheritError:
         return False
     return True
+
+
+def saved(run: Path) -> list[Path]:
+    """The folders of a run's checkpoints on the way, the newest first."""
+    return sorted(run.glob("step-*"), key=step_of, reverse=True)
 
 
 def step_of(folder: Path) -> int:

@@ -7,9 +7,8 @@ from typing import Any
 from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
-from inheritune_lit.recipes.check_numbers import PACKED
 from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.known import checkpoint_folder, config_class
+from inheritune_lit.recipes.known import PACKED, checkpoint_folder, config_class
 from inheritune_lit.recipes.reading import Document
 
 

@@ -9,9 +9,8 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from inheritune_lit.recipes.check_numbers import PACKED
 from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.known import config_class, dataclass_settings, litgpt_module, pretrain_settings
+from inheritune_lit.recipes.known import PACKED, config_class, dataclass_settings, litgpt_module, pretrain_settings
 from inheritune_lit.recipes.reading import Document
 
 

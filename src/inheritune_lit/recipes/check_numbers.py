@@ -3,9 +3,9 @@
 from typing import Any
 
 from inheritune_lit.recipes.findings import Finding
+from inheritune_lit.recipes.known import PACKED
 from inheritune_lit.recipes.reading import Document
 
-PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
 MOST = 2**62  # above that, litGPT's own arithmetic and torch's sizes overflow
 # Dotted key → the least and the most
 RANGES = {

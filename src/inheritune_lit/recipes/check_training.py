@@ -140,7 +140,7 @@ def _steps(document: Document, tokens: float, step: float, warmup: float | None)
 def _batch(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
     """litGPT divides with //: what is left over is not trained on, and nothing says so."""
     batch, micro = _number(document, "global_batch_size"), _number(document, "micro_batch_size")
-    if not batch or not micro or batch < 1 or micro < 1:
+    if not batch or not micro:
         return []
     batch, micro = int(batch), int(micro)
     known, nodes = machines(document, devices, nodes)

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
+
 
 @cache
 def litgpt_module(name: str) -> ModuleType:
