@@ -471,8 +471,12 @@ def test_a_run_that_diverged(tmp_path: Path) -> None:
     said = (tmp_path / "report/report.md").read_text().partition("## What is missing")[2]
     assert "late ended with a validation loss of nan: it diverged." in said
     random = make_run(tmp_path / "random", falling(4, 2), random=True)
-    (bad,) = verdicts(read_subjects([make_run(tmp_path / "bad", lambda s: 5.0 if s < 70 else math.nan), random]))
-    assert bad.endswith("its lowest is 5.100.")
+    bad = make_run(tmp_path / "bad", lambda s: 5.0 if s < 70 else math.nan)
+    for untrained in (7.5, math.nan):  # before its first step
+        receipt = json.loads((bad / "run.json").read_text()) | {"validation_loss_untrained": untrained}
+        (bad / "run.json").write_text(json.dumps(receipt))
+        (verdict,) = verdicts(read_subjects([bad, random]))
+        assert verdict.endswith("its lowest is 5.100.")
     report([never], out_dir=tmp_path / "alone")
     assert not (tmp_path / "alone/plots").exists()
 

@@ -48,9 +48,7 @@ def damaged_bytes(content: bytes, chance: random.Random) -> bytes:
             case 3:
                 data[place : place + length] = chance.randbytes(min(length, len(data) - place))
             case _:
-                data[place:place] = chance.choice(
-                    [b"\x00", b"\xff\xfe", b"NaN", b"{", b"]", b'"', b"1" * 5000, b"[" * 5000]
-                )
+                data[place:place] = chance.choice(INSERTED)
     return bytes(data)
 
 
