@@ -30,7 +30,7 @@ DATA: dict[str, dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]]] = {
             ],
         )
     },
-    "super_glue": {
+    "aps/super_glue": {
         "boolq": (
             {"question": TEXT, "passage": TEXT, "idx": INT, "label": NO_YES},
             "validation",
@@ -56,7 +56,7 @@ DATA: dict[str, dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]]] = {
             ],
         ),
     },
-    "winogrande": {
+    "allenai/winogrande": {
         "winogrande_xl": (
             {"sentence": TEXT, "option1": TEXT, "option2": TEXT, "answer": TEXT},
             "validation",
@@ -91,7 +91,7 @@ DATA: dict[str, dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]]] = {
             ],
         )
     },
-    "truthful_qa": {
+    "truthfulqa/truthful_qa": {
         "multiple_choice": (
             {"question": TEXT, "mc1_targets": CHOICES, "mc2_targets": CHOICES},
             "validation",
@@ -109,7 +109,7 @@ DATA: dict[str, dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]]] = {
             ],
         )
     },
-    "glue": {
+    "nyu-mll/glue": {
         "mnli": (
             {
                 **{"premise": TEXT, "hypothesis": TEXT, "idx": INT},

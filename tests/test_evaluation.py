@@ -427,20 +427,21 @@ def test_no_network_and_no_data(manager: TaskManager, monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     (task,) = read_suite("low_data").only(["boolq"]).tasks
     config = task_config(task, manager, DataOptions())
-    with pytest.raises(InheritError, match=r"data set super_glue of task boolq(.|\n)*`hf download .*super_glue"):
+    with pytest.raises(
+        InheritError, match=r"data set aps/super_glue of task boolq(.|\n)*`hf download .*aps/super_glue"
+    ):
         check_data(task, config, manager)
 
 
 def test_a_data_sets_script_runs_only_if_trusted(
     manager: TaskManager, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """lm-eval's own definition of PIQA trusts whatever script lies in the data set's repository."""
+    """A data set's repository may hold a script, which runs with the user's rights."""
     monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(tmp_path / "modules")
     for name in [name for name in sys.modules if name.split(".")[0] == "datasets_modules"]:
         monkeypatch.delitem(sys.modules, name)  # where datasets put scripts before
     (task,) = read_suite("low_data").only(["piqa"]).tasks
-    assert next(definitions("piqa", manager))["dataset_kwargs"]["trust_remote_code"] is True
     (tmp_path / "baber/piqa").mkdir(parents=True)
     (tmp_path / "baber/piqa/piqa.py").write_text(
         f"import datasets\nimport pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"

@@ -13,6 +13,8 @@ from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 
 if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -58,7 +60,7 @@ def task_config(task: SuiteTask, manager: "TaskManager", data: DataOptions) -> d
     members = list(definitions(task.name, manager))
     names = {str(member["dataset_path"]) for member in members}
     options = {**(members[0].get("dataset_kwargs") or {}), "trust_remote_code": data.trust_remote_code}
-    config = {"task": task.name, "dataset_kwargs": options}
+    config: dict[str, Any] = {"dataset_kwargs": options}
     if (data_dir := data.data_dir) is None:
         return config
     if len(names) > 1:
@@ -94,6 +96,16 @@ def how_to_fetch(name: str, data_dir: Path | None) -> str:
     )
 
 
+def load_task(task: SuiteTask, config: dict[str, Any], manager: "TaskManager") -> "Task | Group":
+    """lm-eval's task or group with its data, under our settings.
+
+    lm-eval 0.4.13's public `load` takes settings for a task of its own, but passes a group's name on to its members.
+    """
+    entry, registry = manager.task_index[task.name], manager.task_index
+    loaded: Task | Group = manager._factory.build(entry, overrides=dict(config), registry=registry)
+    return loaded
+
+
 def check_data(task: SuiteTask, config: dict[str, Any], manager: "TaskManager") -> None:
     """Loads a task's data once, so that one that is missing is known before hours of work and not after them.
 
@@ -101,7 +113,7 @@ def check_data(task: SuiteTask, config: dict[str, Any], manager: "TaskManager") 
         InheritError: naming the data set, what is wrong with it, and how to fetch it.
     """
     try:
-        manager.load_task_or_group([dict(config)])
+        load_task(task, config, manager)
     except Exception as error:  # datasets raises a dozen classes
         name = str(config.get("dataset_path") or next(definitions(task.name, manager))["dataset_path"])
         if "trust_remote_code" in str(error):
@@ -129,7 +141,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
         InheritError: transformers can't load it, or its weights are not those of its config.json.
     """
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.models.utils import get_dtype
+    from lm_eval.models.utils_hf import get_dtype
     from transformers import AutoModelForCausalLM
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not go along with data loading's forks
@@ -186,7 +198,7 @@ def run_task(
     lm.batch_sizes.clear()  # auto's, of the task before: this one's questions may be longer
     output = simple_evaluate(
         lm,
-        tasks=[dict(config)],
+        tasks=[load_task(task, config, manager)],
         num_fewshot=task.num_fewshot,
         limit=limit,
         task_manager=manager,

@@ -118,19 +118,13 @@ def definitions(name: str, manager: "TaskManager") -> Iterator[dict[str, Any]]:
         near = difflib.get_close_matches(name, manager.all_tasks, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`lm_eval --tasks list` shows them."
         raise InheritError(f"This lm-eval has no task {name!r}. {hint}")
-    if entry["type"] in ("task", "python_task"):
-        yield _definition(entry)
+    definition = entry.cfg or {}
+    if isinstance(definition.get("task"), str):
+        yield definition
         return
     # a tag lists its tasks in the index; a group, in its YAML
-    for member in entry["task"] if entry["type"] == "tag" else _definition(entry)["task"]:
+    for member in definition.get("task") or sorted(entry.tags):
         yield from definitions(member, manager)
-
-
-def _definition(entry: Mapping[str, Any]) -> dict[str, Any]:
-    from lm_eval.utils import load_yaml_config
-
-    definition: dict[str, Any] = load_yaml_config(entry["yaml_path"], mode="simple")
-    return definition
 
 
 def check_suite(suite: Suite, manager: "TaskManager") -> None:
@@ -153,7 +147,7 @@ def _problems(task: SuiteTask, manager: "TaskManager") -> Iterator[str]:
     except InheritError as error:
         yield f"{task.name}: {error}"
         return
-    found = str(_definition(manager.task_index[task.name]).get("metadata", {}).get("version"))
+    found = str((manager.task_index[task.name].cfg or {}).get("metadata", {}).get("version"))
     if found != task.version:
         yield f"{task.name}: its version is {found}, the suite expects {task.version}. Numbers are not comparable."
     metric = task.metric.split(",")[0]
