@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.paths import in_full, with_paths
 
 # One line a command: its name, where it lives, and what `inheritune --help` says of it.
 COMMANDS = {
@@ -77,8 +78,9 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
         sys.exit(f"{prog}: error: {error}")
     called = function if not isinstance(function, dict) else function.get(args[0] if args else "")
     args = _join_list(called, _spell_out_flags(called, args)) if called else args
+    expanding = {k: with_paths(f) for k, f in function.items()} if isinstance(function, dict) else with_paths(function)
     try:
-        return auto_cli(function, args=args, prog=prog, parser_class=Parser)
+        return auto_cli(expanding, args=args, prog=prog, parser_class=Parser)
     except InheritError as error:
         sys.exit(f"{prog}: error: {error}")
     except KeyboardInterrupt:
@@ -118,8 +120,10 @@ def _check_repeated(argv: Sequence[str]) -> None:
 
     for arg, following in pairwise([*argv, ""]):
         name, _, value = arg.partition("=")
-        path = Path(value or following)
-        if name == "--config" and path.is_file() and (repeated := read_document(path).repeated):
+        if name != "--config":
+            continue
+        path = Path(in_full(value or following))
+        if path.is_file() and (repeated := read_document(path).repeated):
             keys = ", ".join(f"{key} (line {line})" for key, line in repeated.items())
             raise InheritError(f"{path} has keys that stand more than once: {keys}. Keep one of them.")
 

@@ -41,6 +41,8 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
     folder, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("staging", "old"))
     if os.path.islink(folder):  # noqa: PTH114  # False, not an error, where nothing may be read
         raise InheritError(f"{folder} is a link, and what it leads to would be emptied. Remove it.")
+    if Path.cwd().is_relative_to(out_dir.resolve()):  # an empty path, too
+        raise InheritError(f"{out_dir} is the folder that the command runs in, or holds it. Choose another --out_dir.")
     with locked(folder):
         if os.path.lexists(old) and not os.path.lexists(out_dir):  # killed between the two renames of _replace
             old.rename(out_dir)

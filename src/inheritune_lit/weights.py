@@ -4,6 +4,7 @@ import errno
 import hashlib
 import mmap
 import pickle
+import pickletools
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -184,6 +185,19 @@ def zip_records(path: Path) -> list[Record]:
         )
         raise not_whole(path, error, message) from error
     return records
+
+
+def is_wrapped(path: Path) -> bool:
+    """Whether a checkpoint file holds `{"model": …}`, as `litgpt pretrain` saves it.
+
+    litGPT itself starts from bare weights only. Tells by the strings of its pickle, of which nothing is run; no torch.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return any(argument == "model" for _, argument, _ in pickletools.genops(archive.read(name)))
+    except Exception as error:  # whatever a damaged archive or pickle causes; StopIteration without a pickle
+        raise not_whole(path, error, f"{path} is not a whole PyTorch checkpoint ({error}).") from error
 
 
 def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:

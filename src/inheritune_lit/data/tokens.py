@@ -16,6 +16,7 @@ from inheritune_lit.data.encoding import identity, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.gpt2.model import place
+from inheritune_lit.paths import problem_of
 
 # litGPT's parser imports this module for a recipe's data, before it builds the model
 place()
@@ -128,6 +129,8 @@ class PackedTokens(DataModule):
         for name, low, high in (("epochs", 1, 2**31), ("seed", 0, 2**32 - 1), ("num_workers", 0, 2**10)):
             if not low <= (value := getattr(self, name)) <= high:
                 raise InheritError(f"data.init_args.{name} is {value}, expected {low} to {high}.")
+        if problem := problem_of(str(self.data_path)):
+            raise InheritError(f"data.init_args.data_path {str(self.data_path)!r} {problem}. Write it out in full.")
 
     def connect(
         self,

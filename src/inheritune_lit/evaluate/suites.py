@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.paths import meant
 from inheritune_lit.recipes.listing import shipped
 from inheritune_lit.recipes.reading import read_document
 
@@ -80,7 +81,7 @@ def read_suite(suite: str) -> Suite:
         if extra := content.keys() - {"tasks", "task_dir"}:
             raise ValueError(f"unknown keys {', '.join(map(str, sorted(extra)))}")
         tasks = tuple(_task(name, entry) for name, entry in content["tasks"].items())
-        task_dir = path.parent / content["task_dir"] if "task_dir" in content else None
+        task_dir = path.parent / meant(content["task_dir"]) if "task_dir" in content else None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InheritError(
             f"{path} is no suite ({type(error).__name__}: {error}): expected `tasks:` with a line such as "

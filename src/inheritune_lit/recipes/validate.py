@@ -35,6 +35,7 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
     from inheritune_lit.recipes.check_keys import check_keys
     from inheritune_lit.recipes.check_model import check_model
     from inheritune_lit.recipes.check_numbers import check_numbers
+    from inheritune_lit.recipes.check_paths import check_paths
     from inheritune_lit.recipes.check_training import check_training
 
     findings = check_keys(document)
@@ -42,7 +43,7 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
     findings += [finding for finding in check_numbers(document) if finding.key not in named]
     findings += check_model(document)
     findings += check_training(document, devices, nodes)
-    return findings + check_folders(document)
+    return findings + check_paths(document) + check_folders(document)
 
 
 def refused(path: Path) -> list[Finding]:
