@@ -2,18 +2,22 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TEXTS, write_bpe, write_sentencepiece
-from litgpt import Tokenizer
+from litgpt.tokenizer import Tokenizer as LitGPTTokenizer
 
 from inheritune_lit.commit import InheritError, sha256_file
-from inheritune_lit.data.encoding import identity, open_tokenizer, vocabulary_size
+from inheritune_lit.data.encoding import Encoder, identity, is_tokenizer_of, open_tokenizer, vocabulary_size
+from inheritune_lit.data.tokenizer import Tokenizer
 
-# Texts at which litGPT's rules for the ends bite: BOS and EOS in the text itself, nothing at all, control characters.
+# Texts at whose ends rules bite: BOS and EOS in the text itself, nothing at all, control characters.
 DOCUMENTS = [
     *TEXTS,
     "ends itself</s>",
+    "ends itself twice</s></s>",
+    "ends inside</s> and goes on",
     "</s>",
     "<s>begins itself",
     "<s>",
@@ -29,13 +33,94 @@ DOCUMENTS = [
 @pytest.mark.parametrize("add_bos", [True, False])
 @pytest.mark.parametrize("write", [write_bpe, write_sentencepiece])
 def test_ids_are_litgpts(tmp_path: Path, write, add_bos: bool, bos: bool | None) -> None:  # type: ignore[no-untyped-def]
+    """And one EOS behind each; litGPT's own `eos=True` takes a text's own EOS away."""
     folder = write(tmp_path / "tokenizer", add_bos=add_bos)
-    litgpt = Tokenizer(folder)
+    litgpt = LitGPTTokenizer(folder)
     encoder, _ = open_tokenizer(folder, bos)
-    expected = [litgpt.encode(text, bos=bos, eos=True).tolist() for text in DOCUMENTS]
+    expected = [without_eos(litgpt.encode(text, bos=bos, eos=True).tolist(), encoder) for text in DOCUMENTS]
+    expected = [[*ids, encoder.eos_id] for ids in expected]
     assert encoder.encode_batch(DOCUMENTS) == expected
     assert pickle.loads(pickle.dumps(encoder)).encode_batch(DOCUMENTS) == expected  # as a worker gets it
     assert encoder.bos == (add_bos if bos is None else bos)
+
+
+def without_eos(ids: list[int], encoder: Encoder) -> list[int]:
+    while ids and ids[-1] == encoder.eos_id:
+        ids.pop()
+    return ids
+
+
+def add_post_processor(folder: Path, template: str) -> Path:
+    """Has tokenizer.json put special tokens around texts, as `add_eos_token: true` and Llama 3 do."""
+    from tokenizers import Tokenizer as HFTokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = HFTokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("template", ["<s> $A </s>", "$A </s>", "<s> $A", "$A </s> </s>"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_post_processor_changes_nothing_at_the_end(tmp_path: Path, template: str, bos: bool) -> None:
+    plain = write_bpe(tmp_path / "plain")
+    added = add_post_processor(write_bpe(tmp_path / "added"), template)
+    assert open_tokenizer(added, bos)[0].encode_batch(DOCUMENTS) == open_tokenizer(plain, bos)[0].encode_batch(
+        DOCUMENTS
+    )
+    assert all(ids[-1] == 1 != ids[-2:-1] for ids in open_tokenizer(added, bos)[0].encode_batch(DOCUMENTS))
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "bos", "rule"),
+    [
+        ({"add_bos_token": True}, "$A", True, "add_bos_token"),
+        ({"add_bos_token": False}, "<s> $A", False, "add_bos_token"),
+        ({}, "<s> $A", True, "post_processor"),
+        ({"add_bos_token": None}, "<s> $A </s>", True, "post_processor"),
+        ({}, "$A </s>", False, "tokenizer_class"),
+        ({"tokenizer_class": "LlamaTokenizer"}, "$A", True, "tokenizer_class"),
+    ],
+)
+def test_bos_is_decided_by_the_files_not_the_folders_name(
+    tmp_path: Path, config: dict[str, Any], template: str, bos: bool, rule: str
+) -> None:
+    found = []
+    for name in ("Llama-3.2-1B", "Meta-Llama-3-8B", "SmolLM2-135M-Instruct", "llama32_n8"):
+        folder = add_post_processor(write_bpe(tmp_path / name), template)
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | config))
+        encoder, entry = open_tokenizer(folder)
+        assert (entry["bos"], entry["bos_rule"]) == (bos, rule)
+        assert (encoder.encode_batch(["a"])[0][0] == 0) == bos
+        found.append(entry["identity"])
+    assert len(set(found)) == 1
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": not bos}))
+    assert open_tokenizer(folder)[1]["identity"] != found[0]
+
+
+def test_litgpt_pretrain_opens_the_same(bpe: Path, tmp_path: Path) -> None:
+    """Importing the data module, as a recipe does, has litGPT decide by the files too."""
+    import litgpt.pretrain
+
+    import inheritune_lit.data.tokens  # noqa: F401
+
+    folder = shutil.copytree(bpe, tmp_path / "Llama-3.2-1B")
+    assert LitGPTTokenizer(folder).use_bos
+    assert not litgpt.pretrain.Tokenizer(folder).use_bos
+    assert is_tokenizer_of(litgpt.pretrain.Tokenizer(folder), open_tokenizer(bpe)[1])
+
+
+@pytest.mark.parametrize(("eos", "expected"), [([1, 5], 1), ([7], 7), (7, 7)])
+def test_a_list_of_eos_ids_and_no_class(bpe: Path, tmp_path: Path, eos: Any, expected: int) -> None:
+    """As generation_config.json of many models has it; the first one ends a text."""
+    folder = shutil.copytree(bpe, tmp_path / "tokenizer")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": eos}))
+    encoder, entry = open_tokenizer(folder)
+    assert encoder.eos_id == entry["eos_id"] == encoder.encode_batch(["a"])[0][-1] == expected
+    assert is_tokenizer_of(Tokenizer(folder), entry)
 
 
 def test_truncation_and_padding_are_off(bpe: Path, tmp_path: Path) -> None:
@@ -47,6 +132,7 @@ def test_truncation_and_padding_are_off(bpe: Path, tmp_path: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(folder / "tokenizer.json"))
+    assert is_tokenizer_of(LitGPTTokenizer(folder), open_tokenizer(bpe)[1])
     assert open_tokenizer(folder)[0].encode_batch([*TEXTS, "a"]) == open_tokenizer(bpe)[0].encode_batch([*TEXTS, "a"])
 
 
@@ -58,6 +144,7 @@ def test_what_the_manifest_says(bpe: Path, sentencepiece: Path) -> None:
         "identity": identity(Tokenizer(bpe)),
         "vocab_size": encoder.vocab_size,
         "bos": False,
+        "bos_rule": "add_bos_token",
         "bos_id": 0,
         "eos_id": 1,
     }

@@ -83,7 +83,7 @@ def test_shards_hold_what_litgpt_encodes(
 ) -> None:
     tokenizer = write(tmp_path / "tokenizer", add_bos=bos)
     out = run(corpus, tmp_path / "tokens", tokenizer, tasks=4)
-    encode = Tokenizer(tokenizer).encode
+    encode, eos = Tokenizer(tokenizer).encode, Tokenizer(tokenizer).eos_id
     dealt: dict[str, list[str]] = {
         # the order of a domain is that of the tasks, and task r of 4 has every fourth file from r on
         "code": DOCUMENTS[2:40],
@@ -93,7 +93,8 @@ def test_shards_hold_what_litgpt_encodes(
     assert len(documents_of(out)) >= 5
     for domain, texts in dealt.items():
         for split in ("train", "val"):
-            expected = [encode(t, eos=True).tolist() for t in texts if split_of(t, "", 42, 0.3, None) == split]
+            chosen = [encode(t).tolist() for t in texts if split_of(t, "", 42, 0.3, None) == split]
+            expected = [[*ids, eos] for ids in chosen]
             assert documents_of(out).get((domain, split), []) == expected
     content = Manifest(out).content
     assert content["quarantine"] == {"blank document": 2}

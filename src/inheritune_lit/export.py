@@ -165,7 +165,8 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
     Raises:
         InheritError: it is another, or can't be opened.
     """
-    from inheritune_lit.data.encoding import open_tokenizer
+    from inheritune_lit.data.encoding import is_tokenizer_of, open_tokenizer
+    from inheritune_lit.data.tokenizer import Tokenizer
 
     entry = open_tokenizer(checkpoint, bos=False)[1]
     file = checkpoint / entry["file"]
@@ -174,7 +175,7 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
             f"{file} has {entry['vocab_size']:,} tokens, the model embeddings for {config.padded_vocab_size:,}: it is "
             "another model's. Copy the reference's there."
         )
-    if (data := lineage.manifest) is not None and entry["identity"] != data.tokenizer["identity"]:
+    if (data := lineage.manifest) is not None and not is_tokenizer_of(Tokenizer(checkpoint), data.tokenizer):
         raise InheritError(f"{file} is not the tokenizer of the training data in {data.folder}. Copy that one there.")
     known = ((lineage.start or {}).get("files") or {}).get(entry["file"])
     if known is not None and entry["sha256"] != known["sha256"]:

@@ -98,7 +98,7 @@ def reload_with_tokenizer_of(folder: Path, checkpoint: Path) -> Reloaded:
     Raises:
         InheritError: neither gives them.
     """
-    from litgpt.tokenizer import Tokenizer
+    from inheritune_lit.data.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(checkpoint)
     expected = [tokenizer.encode(text, bos=False).tolist() for text in SAMPLES]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.commit import InheritError, sha256_file
 
 if TYPE_CHECKING:
-    from litgpt import Tokenizer
+    from litgpt.tokenizer import Tokenizer
 
 # Encoded to tell tokenizers apart: words, numbers, code, white space, several scripts.
 PROBE = (
@@ -22,9 +23,10 @@ PROBE = (
 
 @dataclass(frozen=True)
 class Encoder:
-    """What `litgpt.Tokenizer.encode(text, bos=bos, eos=True)` does, as data that travels to workers.
+    """What litGPT's `Tokenizer.encode(text, bos=bos)` gives, and one EOS, as data that travels to workers.
 
-    One difference, on purpose: a truncation or padding that tokenizer.json carries is off.
+    litGPT's own `eos=True` takes an EOS away that the tokenizer's post-processor or the text put at the end, and leaves
+    such a document without any. A truncation or padding that tokenizer.json carries is off.
     """
 
     path: str
@@ -46,21 +48,20 @@ class Encoder:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each document."""
         if self.backend == "huggingface":
-            return [self._with_ends(encoding.ids) for encoding in self._processor.encode_batch_fast(texts)]
+            encodings = self._processor.encode_batch_fast(texts, add_special_tokens=False)
+            return [self._with_ends(encoding.ids) for encoding in encodings]
         threads = int(os.environ.get("RAYON_NUM_THREADS", "1"))
         return [self._with_ends(ids) for ids in self._processor.encode(texts, num_threads=threads)]
 
     def _with_ends(self, ids: list[int]) -> list[int]:
-        # litGPT's rules to the letter, and they have a surprise: an EOS that the tokenizer or the text itself
-        # put at the end is not left alone but taken away.
+        while ids and ids[-1] == self.eos_id:  # the text's own
+            ids.pop()
+        if ids and ids[0] == self.bos_id:
+            del ids[0]
         if self.bos:
-            if not ids or ids[0] != self.bos_id:
-                ids = [self.bos_id, *ids]  # type: ignore[list-item]
-        elif ids and ids[0] == self.bos_id:
-            ids = ids[1:]
-        if not ids or ids[-1] != self.eos_id:
-            return [*ids, self.eos_id]
-        return ids[:-1]
+            ids.insert(0, self.bos_id)  # type: ignore[arg-type]
+        ids.append(self.eos_id)
+        return ids
 
     @property
     def _processor(self) -> Any:
@@ -87,13 +88,12 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
 
     Args:
         tokenizer_dir: A folder that litGPT takes a tokenizer from.
-        bos: Whether documents begin with the BOS token; None is litGPT's own rule, which looks into
-            tokenizer_config.json and at the folder's name.
+        bos: Whether documents begin with the BOS token; None is what the tokenizer's own files say.
 
     Raises:
         InheritError: litGPT can't open it, or it lacks a token that documents need.
     """
-    from litgpt import Tokenizer
+    from inheritune_lit.data.tokenizer import Tokenizer
 
     try:
         tokenizer = Tokenizer(tokenizer_dir)
@@ -103,7 +103,7 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
             "tokenizer.json or tokenizer.model, and tokenizer_config.json."
         ) from error
     file = tokenizer_dir / ("tokenizer.json" if tokenizer.backend == "huggingface" else "tokenizer.model")
-    bos = bool(tokenizer.use_bos) if bos is None else bos
+    bos, rule = (tokenizer.use_bos, tokenizer.bos_rule) if bos is None else (bos, "--bos")
     size = vocabulary_size(tokenizer)
     for name, needed, token in (("EOS", True, tokenizer.eos_id), ("BOS", bos, tokenizer.bos_id)):
         if needed and (token is None or not 0 <= token < size):
@@ -119,6 +119,7 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
         "identity": identity(tokenizer),
         "vocab_size": size,
         "bos": bos,
+        "bos_rule": rule,
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
     }
@@ -126,13 +127,26 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
 
 
 def identity(tokenizer: "Tokenizer") -> str:
-    """A SHA-256 that tells tokenizers apart: every (id, token), the special ids, and how a text is split.
+    """A SHA-256 that tells tokenizers apart: every (id, token), the special ids, how a text is split, whether with BOS.
 
     It is computed from litGPT's Tokenizer because that is all a litGPT data module is given, and from these parts
     because the text form of a tokenizer changes with its library's version while they don't.
     """
+    return _identity(tokenizer, ["BOS"] if tokenizer.use_bos else [])
+
+
+def is_tokenizer_of(tokenizer: "Tokenizer", entry: Mapping[str, Any]) -> bool:
+    """Whether it made the shards whose manifest has this entry `tokenizer`."""
+    # older manifests have an identity without the rule about BOS
+    return entry["identity"] == (identity(tokenizer) if "bos_rule" in entry else _identity(tokenizer, []))
+
+
+def _identity(tokenizer: "Tokenizer", rule: list[str]) -> str:
+    if tokenizer.backend == "huggingface":
+        tokenizer.processor.no_truncation()
+        tokenizer.processor.no_padding()
     ids = tokenizer.encode(PROBE, bos=False).tolist()
-    content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id]
+    content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id, *rule]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -139,12 +139,12 @@ def _print_order(manifest: Manifest, steps: int, global_batch_size: int, max_seq
 def _print_samples(manifest: Manifest, tokenizer_dir: Path, samples: int, seed: int) -> None:
     import numpy as np
     import torch
-    from litgpt.tokenizer import Tokenizer
 
-    from inheritune_lit.data.encoding import identity
+    from inheritune_lit.data.encoding import is_tokenizer_of
+    from inheritune_lit.data.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(tokenizer_dir)
-    if identity(tokenizer) != manifest.tokenizer["identity"]:
+    if not is_tokenizer_of(tokenizer, manifest.tokenizer):
         raise InheritError(f"{tokenizer_dir} is not the tokenizer of {manifest.folder}: its text would be nonsense.")
     generator = np.random.default_rng(seed)
     dtype = f"<u{TOKEN_BYTES[manifest.dtype]}"

@@ -67,8 +67,8 @@ def prepare(
         val_share: The share of documents held out for validation, from 0 up to 1, chosen by a hash of their text.
         val_glob: Files held out for validation as a whole: a pattern of their path in INPUT_DIR, such as '*hamlet*'.
         seed: Another seed samples and holds out other documents.
-        bos: Whether every document begins with the BOS token. By default litGPT's own rule for this tokenizer. Every
-            document ends with EOS.
+        bos: Whether every document begins with the BOS token. By default what the tokenizer's own files say. Every
+            document ends with one EOS.
         text_key: The key or column that holds a document's text.
         max_bad_share: The share of documents that may be blank, broken or not UTF-8. They are left out and listed in
             quarantine.jsonl; more of them are an error.

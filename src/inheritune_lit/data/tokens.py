@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.data.encoding import identity, vocabulary_size
+from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.gpt2.model import place
+from inheritune_lit.data.tokenizer import place as place_tokenizer
+from inheritune_lit.gpt2.model import place as place_gpt2
 from inheritune_lit.paths import problem_of
 
-# litGPT's parser imports this module for a recipe's data, before it builds the model
-place()
+# litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model
+place_tokenizer()
+place_gpt2()
 
 
 class TrainLoader(DataLoader[Tensor]):
@@ -157,11 +159,12 @@ class PackedTokens(DataModule):
         size = known["vocab_size"]
         if tokenizer is not None:
             size = vocabulary_size(tokenizer)
-            if (found := identity(tokenizer)) != known["identity"]:
+            if not is_tokenizer_of(tokenizer, known):
                 raise InheritError(
                     f"{self.data_path} was tokenized with another tokenizer than tokenizer_dir's: {known.get('file')} "
                     f"of {known['vocab_size']:,} tokens, identity {known['identity'][:16]}…, got {size:,} tokens, "
-                    f"{found[:16]}…. Point tokenizer_dir at the model's own folder, or prepare the data with it."
+                    f"{identity(tokenizer)[:16]}…. Point tokenizer_dir at the model's own folder, or prepare the data "
+                    "with it."
                 )
         for split, stream in self.manifest.splits.items():
             if stream.max_token_id >= size:

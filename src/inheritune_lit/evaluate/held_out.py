@@ -56,8 +56,7 @@ def held_out_loss(
         InheritError: there is no such device; the data are not for this model's tokenizer, or have no window of that
             length.
     """
-    from litgpt.tokenizer import Tokenizer
-
+    from inheritune_lit.data.tokenizer import Tokenizer
     from inheritune_lit.data.tokens import PackedTokens
     from inheritune_lit.verify import load_model
 

@@ -194,9 +194,8 @@ def _tokenizer(document: Document) -> list[Finding]:
         return []
     if not (folder := checkpoint_folder(tokenizer_dir)).is_dir():
         return []
-    from litgpt.tokenizer import Tokenizer
-
     from inheritune_lit.data import PackedTokens
+    from inheritune_lit.data.tokenizer import Tokenizer
 
     def connect() -> None:
         try:
