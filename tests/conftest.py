@@ -23,22 +23,32 @@ ROOT = Path(__file__).parents[1]
 
 SMALL = {"n_embd": 32, "n_head": 4, "padded_vocab_size": 64, "vocab_size": 64, "block_size": 32}
 LLAMA = SMALL | {"n_layer": 6, "n_query_groups": 4, "intermediate_size": 48}
-# One small model of each kind of block that litGPT knows; the names are real, as litGPT branches on them.
+# One small model of each kind of block that litGPT knows, with what config.json says of it beside the sizes; the names
+# are real, as litGPT branches on them.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("open_llama_3b", LLAMA, {"model_type": "llama"}),
-    "pythia": ("pythia-14m", SMALL | {"n_layer": 6, "intermediate_size": 64}, {"model_type": "gpt_neox"}),
+    "pythia": (
+        "pythia-14m",
+        SMALL | {"n_layer": 6, "intermediate_size": 64},
+        {"model_type": "gpt_neox", "rotary_pct": 0.25},
+    ),
     "gemma": (
         "Gemma-3-1b-it",
         LLAMA
         | {"n_query_groups": 1, "head_size": 8, "sliding_window_size": 4}
         | {"sliding_window_indices": [1, 1, 0, 1, 1, 0], "rope_indices": [1, 1, 0, 1, 1, 0]},
-        {"model_type": "gemma3_text", "sliding_window_pattern": 3},
+        {"model_type": "gemma3_text", "sliding_window_pattern": 3, "sliding_window": 4, "query_pre_attn_scalar": 256}
+        | {"rope_theta": 1e6, "rope_local_base_freq": 1e4},
     ),
-    "qwen": ("Qwen2.5-0.5B", LLAMA | {"n_query_groups": 2}, {"model_type": "qwen2", "max_window_layers": 6}),
+    "qwen": (
+        "Qwen2.5-0.5B",
+        LLAMA | {"n_query_groups": 2},
+        {"model_type": "qwen2", "max_window_layers": 6, "rope_theta": 1e6},
+    ),
     "moe": (
         "Mixtral-8x7B-v0.1",
         LLAMA | {"n_query_groups": 2, "n_expert": 4, "n_expert_per_token": 2},
-        {"model_type": "mixtral"},
+        {"model_type": "mixtral", "num_local_experts": 4, "sliding_window": None, "rope_theta": 1e6},
     ),
     "gpt2": (
         "pythia-14m",  # litGPT knows no GPT-2: any name will do
@@ -64,11 +74,26 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
+def hf_sizes(config: Config, *, falcon: bool = False) -> dict[str, Any]:
+    """What config.json says of a model's sizes, most families alike."""
+    return {
+        **{"hidden_size": config.n_embd, "num_attention_heads": config.n_head, "num_hidden_layers": config.n_layer},
+        **{"num_key_value_heads": config.n_query_groups, **({} if falcon else {"head_dim": config.head_size})},
+        **{"intermediate_size": config.intermediate_size, "vocab_size": config.padded_vocab_size},
+        **{"max_position_embeddings": config.block_size, "bos_token_id": 0, "eos_token_id": 1},
+        **{"rms_norm_eps": config.norm_eps, "layer_norm_eps": config.norm_eps},
+    }
+
+
 def make_checkpoint(
-    folder: Path, architecture: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 0, **overrides: Any
+    folder: Path,
+    architecture: str | tuple[str, dict[str, Any], dict[str, Any]] = "llama",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    **overrides: Any,
 ) -> Path:
     """Writes a small seeded checkpoint folder as litGPT's converter would, tokenizer files and config.json included."""
-    name, small, hf_config = ARCHITECTURES[architecture]
+    name, small, hf_config = ARCHITECTURES[architecture] if isinstance(architecture, str) else architecture
     config = Config.from_name(name, **small | overrides)
     torch.manual_seed(seed)
     model = gpt2.build(config)
@@ -78,7 +103,10 @@ def make_checkpoint(
     folder.mkdir(parents=True)
     torch.save({k: v.to(dtype) for k, v in model.state_dict().items()}, folder / "lit_model.pth")
     (folder / "model_config.yaml").write_text(yaml.dump(asdict(config)))
-    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": config.n_layer, **hf_config}))
+    sizes = hf_sizes(config, falcon=hf_config["model_type"] == "falcon")  # which takes no head_dim
+    if "text_config" in hf_config:  # multimodal families nest it
+        hf_config, sizes = {**hf_config, "text_config": sizes | hf_config["text_config"]}, {}
+    (folder / "config.json").write_text(json.dumps(sizes | hf_config))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     return folder
@@ -140,7 +168,7 @@ def write_bpe(folder: Path, *, add_bos: bool = False, vocab_size: int = 600) -> 
         vocab_size=vocab_size, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": add_bos}))

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.commit import InheritError, natural
 from inheritune_lit.lineage import Lineage
 
 TEMPLATE = "card.md.jinja"
@@ -19,6 +19,7 @@ def render_card(
     name: str,
     context: int,
     architecture: str,
+    attention: str | None = None,
     license: str | None = None,
     base_model: str | None = None,
 ) -> str:
@@ -30,6 +31,7 @@ def render_card(
         name: The model's, as its heading.
         context: Tokens the model can look back on.
         architecture: transformers' name for it, as `llama`.
+        attention: The implementation of attention that it needs; None is transformers' own choice.
         license: The licence's identifier on the hub; None if it was not stated.
         base_model: The reference's name on the hub; None if it was not stated.
     """
@@ -57,6 +59,7 @@ def render_card(
             name=name,
             context=context,
             architecture=architecture,
+            attention=attention,
             license=license,
             base_model=base_model,
         )
@@ -67,12 +70,13 @@ def render_card(
 def _start(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if receipt is None:
         return None
-    source = receipt.get("source") or {}
+    source, origins = receipt.get("source") or {}, receipt.get("origins") or {}
     return {
         "reference": source.get("name"),
         "n_layer": source.get("n_layer"),
         "fingerprint": source.get("fingerprint"),
-        **{name: receipt.get(name) for name in ("start", "blocks", "origins", "seed", "command")},
+        **{name: receipt.get(name) for name in ("start", "blocks", "seed", "command")},
+        "origins": {name: origins[name] for name in sorted(origins, key=natural)},
     }
 
 

@@ -5,11 +5,13 @@ the true depth, and `inheritance.json`, the receipt: what came from where and ho
 """
 
 import importlib.metadata
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.commit import InheritError, natural, read_json, write_json
 from inheritune_lit.runs import RUN_RECIPE
 from inheritune_lit.weights import Weights
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "lit_model.pth"
 MODEL_CONFIG = "model_config.yaml"
+PER_LAYER = ("sliding_window_indices", "rope_indices")
+"""What model_config.yaml says of each block"""
 HF_CONFIG = "config.json"
 RECEIPT = "inheritance.json"
 TOKENIZER_FILES = (
@@ -28,8 +32,31 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
     "generation_config.json",
 )
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies a tokenizer's files, with its settings as transformers 4 reads them too.
+
+    transformers 5 writes a class that transformers 4 does not have, and a list where it wants a dictionary.
+
+    Raises:
+        InheritError: tokenizer_config.json is no JSON object.
+    """
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path, "tokenizer's settings") if path.is_file() else {}
+    mended = dict(settings)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        mended["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        mended["additional_special_tokens"] = mended.pop("extra_special_tokens")
+    if mended != settings:
+        write_json(path, mended)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -74,9 +101,25 @@ def load_config(folder: Path) -> "Config":
             f"`litgpt convert_to_litgpt {folder}`."
         )
     try:
-        return Config.from_file(path)
+        config = Config.from_file(path)
     except Exception as error:  # litGPT checks with asserts and lets YAML's and the constructor's errors through
         raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
+    check_per_layer({name: getattr(config, name) for name in PER_LAYER}, config.n_layer, path)
+    return config
+
+
+def check_per_layer(lists: Mapping[str, Any], n_layer: int, path: Path) -> None:
+    """Lists with an entry for each block have as many as there are blocks; None is no list.
+
+    Raises:
+        InheritError: naming those of another length.
+    """
+    wrong = [f"{name} has {len(v)}" for name, v in lists.items() if v is not None and len(v) != n_layer]
+    if wrong:
+        raise InheritError(
+            f"{path} says something of each block for another number of blocks than {n_layer}: {', '.join(wrong)} "
+            "entries. It was copied from another depth: give each list one entry per block."
+        )
 
 
 def expected_shapes(config: "Config") -> dict[str, tuple[int, ...]]:
@@ -95,7 +138,7 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
     """
     expected = expected_shapes(config)
     problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is not in the model" for name in weights if name not in expected]
+    problems += [f"{name} is not in the model" for name in sorted(weights, key=natural) if name not in expected]
     problems += [
         f"{name} has shape {weights.shape(name)}, expected {shape}"
         for name, shape in expected.items()

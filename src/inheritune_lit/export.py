@@ -7,7 +7,6 @@ must describe the weights, the tokenizer must be the one that litGPT used, and t
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from inheritune_lit.card import render_card
 from inheritune_lit.checkpoint import (
     RECEIPT,
-    TOKENIZER_FILES,
     WEIGHTS,
     check_names_and_shapes,
+    copy_tokenizer,
     find_checkpoint,
     load_config,
     read_receipt,
@@ -27,7 +26,8 @@ from inheritune_lit.commit import InheritError, refuse_to_replace, sha256_file, 
 from inheritune_lit.hugging_face import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
 from inheritune_lit.lineage import Lineage, read_lineage
 from inheritune_lit.parity import check_export
-from inheritune_lit.reload import Reloaded
+from inheritune_lit.recipes.known import checkpoint_folder
+from inheritune_lit.reload import Reloaded, attention_of
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from litgpt.config import Config
 
 CARD = "README.md"
+TEMPLATE = "chat_template.jinja"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -107,11 +108,9 @@ def export_checkpoint(
     dtype = dtype or common_dtype(weights)
     with staging(out_dir, overwrite=overwrite) as folder:
         _check_room(folder, weights)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            write_model(cast(convert(checkpoint, config, weights, Path(scratch)), dtype), hf_config, folder)
-        for name in TOKENIZER_FILES:  # generation_config.json too: it replaces the one that transformers made up
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, folder / name)
+        write_model(cast(convert(weights, config, hf_config, checkpoint), dtype), hf_config, folder)
+        copy_tokenizer(checkpoint, folder)  # generation_config.json too: it replaces the one that transformers made up
+        _copy_chat_template(lineage, checkpoint, folder)
         reloaded, check = check_export(folder, checkpoint, dtype)
         source = {"name": lineage.name, "n_layer": config.n_layer, "fingerprint": weights.fingerprint()}
         receipt = _receipt(source, lineage, reloaded, check)
@@ -121,6 +120,7 @@ def export_checkpoint(
             name=out_dir.name,
             context=config.block_size,
             architecture=hf_config.model_type,
+            attention=attention_of(hf_config),
             license=license,
             base_model=base_model,
         )
@@ -204,6 +204,13 @@ def _receipt(
     }
 
 
+def _copy_chat_template(lineage: Lineage, checkpoint: Path, folder: Path) -> None:
+    """From the recipe's tokenizer_dir, as litGPT does not copy it into checkpoints."""
+    place = checkpoint_folder((lineage.recipe or {}).get("tokenizer_dir") or checkpoint)
+    if not (folder / TEMPLATE).is_file() and (place / TEMPLATE).is_file():
+        shutil.copyfile(place / TEMPLATE, folder / TEMPLATE)
+
+
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """All but the card, which is for people to edit."""
     return {
@@ -221,12 +228,10 @@ def _check_bytes(weights: Weights) -> None:
 
 
 def _check_room(folder: Path, weights: Weights) -> None:
-    needed = 2 * sum(weights.numel(name) * weights.dtype(name).itemsize for name in weights)  # litGPT's file, and ours
+    needed = sum(weights.numel(name) * weights.dtype(name).itemsize for name in weights)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InheritError(
-            f"The export needs {needed:,} bytes for a while, the disk has {free:,} free. Free some space."
-        )
+        raise InheritError(f"The export needs {needed:,} bytes, the disk has {free:,} free. Free some space.")
 
 
 if __name__ == "__main__":

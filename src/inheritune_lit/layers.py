@@ -6,10 +6,11 @@ Pure functions. Importing this module imports neither torch nor litGPT.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import HF_CONFIG
+from inheritune_lit.checkpoint import HF_CONFIG, PER_LAYER, check_per_layer
 from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def slice_config(config: "Config", blocks: Sequence[int]) -> "Config":
     """
     per_layer = {
         name: [getattr(config, name)[block] for block in blocks]
-        for name in ("sliding_window_indices", "rope_indices")
+        for name in PER_LAYER
         if getattr(config, name) is not None
     }
     dense = config.first_k_dense_replace
@@ -111,32 +112,72 @@ def slice_config(config: "Config", blocks: Sequence[int]) -> "Config":
 
 
 def slice_hf_config(hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]) -> dict[str, Any]:
-    """Hugging Face's config.json of the chosen blocks.
+    """Hugging Face's config.json of the chosen blocks, as transformers 4 reads it.
 
     Without the true depth, transformers would fill the missing blocks with random weights and only warn.
 
     Raises:
-        InheritError: the depth it states is not the reference's.
+        InheritError: the depth it states, or that of a list with an entry for each block, is not the reference's.
     """
     if isinstance(hf_config.get("text_config"), dict):  # multimodal families nest the language model's
         return {**hf_config, "text_config": slice_hf_config(hf_config["text_config"], config, blocks)}
-    sliced = dict(hf_config)
+    sliced = with_old_rope(hf_config)
     depth_keys = [key for key in ("num_hidden_layers", "n_layer", "num_layers") if key in sliced]
     if not depth_keys or any(sliced[key] != config.n_layer for key in depth_keys):
         found = {key: sliced[key] for key in depth_keys}
         raise InheritError(f"The source's {HF_CONFIG} states depth {found or 'nowhere'}, expected {config.n_layer}.")
     sliced |= dict.fromkeys(depth_keys, len(blocks))
-    for key, value in hf_config.items():
-        if isinstance(value, list) and len(value) == config.n_layer and key.endswith(("_types", "_layers", "_pattern")):
-            sliced[key] = [value[block] for block in blocks]
-    if "layer_types" not in sliced and config.sliding_window_indices is not None:
+    lists = per_layer_lists(hf_config)
+    check_per_layer(lists, config.n_layer, Path(f"The source's {HF_CONFIG}"))
+    sliced |= {key: [value[block] for block in blocks] for key, value in lists.items()}
+    windows = config.sliding_window_indices or []
+    if "layer_types" not in sliced and len(set(windows)) > 1:
         # a period ("every sixth block is global") does not survive a cut: say it block by block
-        kinds = {0: "full_attention", 1: "sliding_attention"}
-        sliced["layer_types"] = [kinds[config.sliding_window_indices[block]] for block in blocks]
-    if isinstance(sliced.get("mlp_only_layers"), list):
-        sliced["mlp_only_layers"] = [i for i, block in enumerate(blocks) if block in hf_config["mlp_only_layers"]]
-    if sliced.get("first_k_dense_replace") is not None:
-        sliced["first_k_dense_replace"] = sum(block < hf_config["first_k_dense_replace"] for block in blocks)
-    if sliced.get("max_window_layers") is not None:
-        sliced["max_window_layers"] = sum(block < hf_config["max_window_layers"] for block in blocks)
+        sliced["layer_types"] = [("full", "sliding")[windows[block]] + "_attention" for block in blocks]
+    for key in _BLOCK_NUMBERS:
+        if isinstance(sliced.get(key), list):
+            sliced[key] = [i for i, block in enumerate(blocks) if block in hf_config[key]]
+    for key in ("first_k_dense_replace", "max_window_layers"):
+        if sliced.get(key) is not None:
+            sliced[key] = sum(block < hf_config[key] for block in blocks)
     return sliced
+
+
+_BLOCK_NUMBERS = ("mlp_only_layers", "moe_layers")
+
+
+def per_layer_lists(hf_config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists in a language model's config.json that have an entry for each block: layer_types and its kin."""
+    return {
+        key: value
+        for key, value in hf_config.items()
+        if isinstance(value, list) and key not in _BLOCK_NUMBERS and re.search(r"layer|_types$|_pattern$", key)
+    }
+
+
+def with_old_rope(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """A language model's config.json with transformers 4's keys where transformers 5 has `rope_parameters`.
+
+    Both read the old ones; transformers 4 takes the new one for nothing, and its default base for the model's.
+    """
+    old = dict(hf_config)
+    rope = old.pop("rope_parameters", None)
+    if not rope:
+        return old
+    kinds = {kind: value for kind, value in rope.items() if isinstance(value, dict)}  # Gemma 3: for each kind of block
+    local, rope = kinds.get("sliding_attention"), kinds.get("full_attention", next(iter(kinds.values()), rope))
+    scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
+    neox = old.get("model_type") == "gpt_neox"
+    for key, name in {
+        "rope_theta": "rotary_emb_base" if neox else "rope_theta",
+        "partial_rotary_factor": "rotary_pct" if neox else "partial_rotary_factor",
+    }.items():
+        if key in rope:
+            old[name] = rope[key]
+    if local and len(kinds) > 1:
+        old["rope_local_base_freq"] = local.get("rope_theta")
+    kind = scaling.get("rope_type", "default")
+    if kind == "longrope":  # Phi-3: three keys, the fourth beside them
+        old["original_max_position_embeddings"] = scaling.get("original_max_position_embeddings")
+        scaling = {"type": kind, **{key: scaling.get(key) for key in ("short_factor", "long_factor")}}
+    return old if kind == "default" else old | {"rope_scaling": scaling}

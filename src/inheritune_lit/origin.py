@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.commit import InheritError, natural
 from inheritune_lit.layers import BLOCK
 
 Giver = Literal["source", "target", "random"]
@@ -53,9 +53,9 @@ Summary = dict[str, str | dict[str, str]]
 def summary(origins: Mapping[str, Origin]) -> Summary:
     """What a receipt says of the origins: {"transformer.h.0": "source 3", "lm_head": "source", …}."""
     modules: dict[str, dict[str, str]] = {}
-    for name, origin in origins.items():
+    for name in sorted(origins, key=natural):  # a file of weights may hold block 10 before block 2
         module, part = _place(name)
-        modules.setdefault(module, {})[part] = origin.label
+        modules.setdefault(module, {})[part] = origins[name].label
     return {
         module: next(iter(parts.values())) if len(set(parts.values())) == 1 else parts
         for module, parts in modules.items()

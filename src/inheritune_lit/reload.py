@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import HF_CONFIG
-from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.commit import InheritError, natural, read_json
+from inheritune_lit.hugging_face import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -108,21 +109,37 @@ def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
     )
 
 
+def attention_of(hf_config: Any) -> str | None:
+    """What to pass as `attn_implementation`: None is transformers' own choice, SDPA.
+
+    SDPA has no soft cap, and transformers leaves a Gemma 2's out under it: another model.
+    """
+    cap = getattr(hf_config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    return None if cap is None else "eager"
+
+
 def _open_model(folder: Path) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     model: Any
     info: Any
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True, trust_remote_code=False
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )  # type: ignore[misc]  # a pair, with output_loading_info
     except Exception as error:  # transformers and safetensors raise whatever the damage makes them raise
         raise InheritError(f"transformers can't open {folder}: {type(error).__name__}: {error}") from error
-    problems = [f"{name} is missing" for name in sorted(info["missing_keys"])]
-    problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"])]
-    problems += [f"{name} has another shape" for name, *_ in sorted(info["mismatched_keys"])]
+    problems = [f"{name} is missing" for name in sorted(info["missing_keys"], key=natural)]
+    problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"], key=natural)]
+    problems += [
+        f"{name} has another shape" for name in sorted((key[0] for key in info["mismatched_keys"]), key=natural)
+    ]
     problems += info["error_msgs"]
     if problems:
         raise InheritError(
@@ -139,7 +156,7 @@ def _dtype(folder: Path) -> str:
     config = read_json(folder / HF_CONFIG, "Hugging Face config")
     stated = str(config.get("dtype", config.get("torch_dtype")))
     short = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}.get(stated, stated)
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  not a dict
                 if (found := file.get_slice(name).get_dtype()) != short:

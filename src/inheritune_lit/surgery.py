@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
-from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, copy_tokenizer, versions
+from inheritune_lit.commit import InheritError, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.origin import summary
-from inheritune_lit.starts import Head, Start, start_hf_config
+from inheritune_lit.starts import Head, Start
 from inheritune_lit.stream import copy_tensors
 from inheritune_lit.target import Plan, make_plan
 
@@ -78,9 +78,7 @@ def surgery(
 def write_target(plan: Plan, folder: Path, *, check_finite: bool) -> None:
     """Writes the target's files into an empty folder, the receipt last."""
     _write_configs(plan, folder)
-    for name in TOKENIZER_FILES:
-        if (plan.source_dir / name).is_file():
-            shutil.copyfile(plan.source_dir / name, folder / name)
+    copy_tokenizer(plan.source_dir, folder)
     weights_sha256 = copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)
     receipt = {
         "format": 1,
@@ -115,11 +113,10 @@ def _write_configs(plan: Plan, folder: Path) -> None:
 
     with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
         yaml.dump(asdict(plan.config), file)
-    source = plan.source_dir / HF_CONFIG
-    if source.is_file():
-        hf_config = read_json(source, "Hugging Face config")
-        write_json(folder / HF_CONFIG, start_hf_config(plan.start, hf_config, plan.source_config, plan.blocks))
+    if plan.hf_config is not None:
+        write_json(folder / HF_CONFIG, plan.hf_config)
     elif not gpt2.is_gpt2(plan.source_config):  # a GPT-2's follows from litGPT's Config
+        source = plan.source_dir / HF_CONFIG
         print(f"{source} is missing: the target has none either, and can't be exported to Hugging Face until it has.")
 
 

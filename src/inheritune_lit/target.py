@@ -10,8 +10,16 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, check_names_and_shapes, expected_shapes, load_config
-from inheritune_lit.commit import InheritError
+from inheritune_lit.checkpoint import (
+    HF_CONFIG,
+    MODEL_CONFIG,
+    WEIGHTS,
+    check_names_and_shapes,
+    expected_shapes,
+    load_config,
+)
+from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.hugging_face import as_hf_config, check_describes
 from inheritune_lit.origin import Origin
 from inheritune_lit.starts import (
     Head,
@@ -22,6 +30,7 @@ from inheritune_lit.starts import (
     origins,
     random_state,
     start_config,
+    start_hf_config,
 )
 from inheritune_lit.stream import InMemory, Part, distinct
 from inheritune_lit.weights import Weights
@@ -79,6 +88,8 @@ class Plan:
     blocks: list[int]
     """For each block of the target, the source's block that it comes from, or would if it were not random"""
     config: "Config"
+    hf_config: dict[str, Any] | None
+    """The target's config.json, if the source has one"""
     origins: dict[str, Origin]
     parts: dict[str, Part]
     """Target tensor name → what is written; random tensors are on the meta device as yet"""
@@ -176,11 +187,29 @@ def make_plan(
         parents=parents,
         blocks=blocks,
         config=target_config,
+        hf_config=_hf_config(start, source_dir, config, target_config, blocks),
         origins=given,
         parts=parts,
         seed=seed if is_random else None,
         dtype=dtype,
     )
+
+
+def _hf_config(
+    start: Start, source_dir: Path, config: "Config", target: "Config", blocks: list[int]
+) -> dict[str, Any] | None:
+    """The target's config.json, which is the model that is trained: export would find out only after the training."""
+    path = source_dir / HF_CONFIG
+    if not path.is_file():
+        return None
+    hf_config = start_hf_config(start, read_json(path, "Hugging Face config"), config, blocks)
+    try:
+        check_describes(as_hf_config(hf_config, target, path), target, source_dir)
+    except InheritError as error:
+        raise InheritError(
+            f"The target could not be exported to Hugging Face: {error} Mend {path}, or remove it to go without."
+        ) from error
+    return hf_config
 
 
 def _parts(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.checkpoint import RECEIPT, read_receipt
 from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
+from inheritune_lit.reload import attention_of
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -142,7 +143,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     """
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.utils_hf import get_dtype
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not go along with data loading's forks
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
@@ -150,7 +151,11 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     use_fast = _use_fast_tokenizer(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=get_dtype(options.dtype), output_loading_info=True, trust_remote_code=False
+            folder,
+            dtype=get_dtype(options.dtype),
+            attn_implementation=attention_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         model, info = loaded
         lm = HFLM(

@@ -15,6 +15,7 @@ from inheritune_lit.checkpoint import (
     results_dir,
 )
 from inheritune_lit.commit import InheritError, sha256_of
+from inheritune_lit.hugging_face import weight_files
 from inheritune_lit.lineage import trained_with
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
@@ -49,10 +50,7 @@ class Subject:
             receipt = read_receipt(self.path)
             check_files(self.path, receipt["files"])
             return str(receipt["source"]["fingerprint"])
-        files = sorted(file for pattern in ("*.safetensors", "*.bin") for file in self.path.glob(pattern))
-        if not files:
-            raise InheritError(f"{self.path} holds no weights: expected {WEIGHTS}, *.safetensors or *.bin there.")
-        return sha256_of(files, self.path)
+        return sha256_of(weight_files(self.path), self.path)
 
     @cached_property
     def settings_sha256(self) -> str:

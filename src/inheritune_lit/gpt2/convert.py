@@ -2,7 +2,6 @@
 
 import pickle
 import shlex
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +11,14 @@ from inheritune_lit.checkpoint import (
     HF_CONFIG,
     MODEL_CONFIG,
     RECEIPT,
-    TOKENIZER_FILES,
     WEIGHTS,
     check_names_and_shapes,
+    copy_tokenizer,
     versions,
 )
 from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
+from inheritune_lit.hugging_face import weight_files
 from inheritune_lit.weights import Weights
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
     hf_dir = Path(hf_dir)
     refuse_to_replace(Path(out_dir), hf_dir)
     source_config = read_json(hf_dir / HF_CONFIG, "Hugging Face config")
-    files = _weight_files(hf_dir)
+    files = weight_files(hf_dir)
     state, config = from_hugging_face(_load(files), source_config)
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         torch.save(state, folder / WEIGHTS)
@@ -49,9 +49,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
         with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
             yaml.dump(asdict(config), file)
         write_json(folder / HF_CONFIG, source_config | hugging_face_config(config))  # what an export will be
-        for name in TOKENIZER_FILES:
-            if (hf_dir / name).is_file():
-                shutil.copyfile(hf_dir / name, folder / name)
+        copy_tokenizer(hf_dir, folder)
         receipt = {
             "format": 1,
             "kind": "conversion",
@@ -66,14 +64,6 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
         }
         write_json(folder / RECEIPT, receipt)
     print(f"Wrote {out_dir}: {config.n_layer} blocks, {receipt['parameters']:,} parameters")
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """safetensors where there are any: they can't hold code."""
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        if files := sorted(folder.glob(pattern)):
-            return files
-    raise InheritError(f"{folder} has neither model.safetensors nor pytorch_model.bin: it holds no Hugging Face model.")
 
 
 def _load(files: list[Path]) -> dict[str, "torch.Tensor"]:
@@ -93,5 +83,7 @@ def _load(files: list[Path]) -> dict[str, "torch.Tensor"]:
             isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in part.items()
         ):
             raise InheritError(f"{path} holds no model: expected names and their tensors, got a {type(part).__name__}.")
+        if twice := state.keys() & part.keys():
+            raise InheritError(f"{min(twice)} is in {path} and in another file of its index. Fetch the model again.")
         state |= part
     return state
