@@ -2,6 +2,7 @@
 
     python benchmarks/plan_memory.py [--compiled]
 
+"foreseen" is what the plan says will be in use, without what a GPU's allocator keeps beside it.
 Each row is a process of its own: `litgpt pretrain`'s function on random tokens, three optimizer steps, without
 torch.compile (it would bring its compiler's memory into the process). "measured" is the largest resident memory less
 what the process held before the model was built. What is not measured is the checkpoint at the end, for which Lightning
@@ -128,7 +129,7 @@ def foresee(settings: dict) -> dict[str, int]:
     at_peak = memory.peak(
         run_, train["micro_batch_size"], accumulates=train["global_batch_size"] > train["micro_batch_size"]
     )
-    return asdict(at_peak) | {"total": at_peak.total}
+    return asdict(at_peak) | {"in_use": at_peak.in_use, "total": at_peak.total}
 
 
 def compiled_share(width: int = 512, heads: int = 8) -> float:
@@ -175,7 +176,7 @@ def main() -> None:
     print("| run | foreseen | measured | foreseen / measured |\n|---|---|---|---|")
     for name, *case in CASES:
         settings = recipe(*case)
-        planned, real = foresee(settings)["total"], measure(settings)
+        planned, real = foresee(settings)["in_use"], measure(settings)
         print(f"| {name} | {planned / 2**20:,.0f} MiB | {real / 2**20:,.0f} MiB | {planned / real:.3f} |", flush=True)
     if args.compiled:
         print(f"\ntorch.compile's partitioner keeps {compiled_share():.3f} of a block's activations.")

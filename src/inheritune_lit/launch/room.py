@@ -25,13 +25,16 @@ def planned(path: Path, document: Document, asked: "Asked") -> list[Finding]:
     findings = _disk(figures, asked, document.get("train.save_interval"))
     if gpu and not figures["memory"]["fits"]:
         memory = figures["memory"]
-        peak, there = (value / 2**30 for value in (memory["compiled"]["total"], memory["available"]))
+        peak, in_use, there = (
+            value / 2**30 for value in (memory["compiled"]["total"], memory["compiled"]["in_use"], memory["available"])
+        )
         largest = memory["compiled"]["largest_micro_batch"]
         text = (
-            f"About {peak:.1f} GiB at the peak, and a {names[0]} has {there:.0f} GiB, of which the driver takes some."
+            f"nvidia-smi would show about {peak:.1f} GiB at the peak, {in_use:.1f} of it in use and the rest kept by "
+            f"PyTorch's allocator; a {names[0]} has {there:.1f} GiB."
         )
         fix = f"Write {largest}." if largest else "More GPUs share the weights' and the optimizer's states."
-        severity: Literal["error", "warning"] = "error" if peak > there else "warning"
+        severity: Literal["error", "warning"] = "warning" if memory["fits_if_given_back"] else "error"
         findings.append(Finding(severity, "train.micro_batch_size", text, fix))
     return findings
 

@@ -59,7 +59,7 @@ def plan_recipe(
         "model": _model(config, settings),
         "training": _training(config, settings, devices, nodes),
         "machine": {"gpu": gpu.lower(), "title": machine.title, "devices": devices, "nodes": nodes}
-        | {"memory_bytes": machine.memory_gib * 2**30, "peak_flops": machine.peak_tflops * 1e12}
+        | {"memory_bytes": machine.memory_mib * 2**20, "peak_flops": machine.peak_tflops * 1e12}
         | {"source": machine.source},
     }
     figures["flops"] = _flops(config, figures)
@@ -181,22 +181,23 @@ def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any]
 def _memory(config: "Config", settings: "Namespace", figures: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from inheritune_lit.plan.memory import RESERVE, largest_micro_batch, peak
+    from inheritune_lit.plan.memory import largest_micro_batch, peak
 
     training, available = figures["training"], figures["machine"]["memory_bytes"]
     estimates = {}
-    for compiled in (True, False):
+    for compiled in (False, True):
         run = _memory_run(config, settings, figures, compiled=compiled)
         at_peak = peak(run, training["micro_batch"], accumulates=training["micro_batches_per_step"] > 1)
         estimates["compiled" if compiled else "eager"] = asdict(at_peak) | {
+            "in_use": at_peak.in_use,
             "total": at_peak.total,
             "largest_micro_batch": largest_micro_batch(run, training["sequences_per_device"], available),
         }
     return estimates | {
-        "reserve": RESERVE,
         "available": available,
         "shards": run.shards,
-        "fits": estimates["compiled"]["total"] + RESERVE <= available,
+        "fits": at_peak.total <= available,
+        "fits_if_given_back": at_peak.in_use + at_peak.context <= available,
     }
 
 

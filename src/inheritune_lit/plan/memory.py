@@ -1,4 +1,10 @@
-"""Memory of one GPU at its peak: the start of a backward pass, when all of a micro-batch's activations are alive."""
+"""Memory of one GPU: in use at the peak, when a backward pass begins, and what nvidia-smi will show on a roomy card.
+
+The second is more, as torch's allocator keeps what is freed, in blocks of the size that they were asked for. Here that
+is mainly one more set of gradients: a compiled backward pass returns them all at once, and an activation's block is too
+small for the gradient of a matrix. A card short of memory still runs: the allocator then gives blocks back. An
+optimizer's step adds nothing: on a GPU litGPT takes AdamW's fused form, whatever the recipe says, which works in place.
+"""
 
 from dataclasses import asdict, dataclass
 
@@ -7,7 +13,8 @@ from inheritune_lit.plan.model import Parameters, Saved
 # Measured by benchmarks/plan_memory.py (0.699, torch 2.13): what torch.compile's partitioner keeps of a LLaMA block's
 # activations; it computes the others anew. The loss is outside of what litGPT compiles.
 COMPILED_SHARE = 0.70
-RESERVE = 2 * 2**30  # bytes for the CUDA context, cuBLAS' workspace and fragmentation: ours, not measured
+CONTEXT = 6 * 2**30 // 10  # bytes of CUDA's context, kernels and cuBLAS' workspace: 0.5 to 0.8 GiB on these cards
+ROUNDING = 0.02  # the allocator asks the driver for whole 2 MiB: 0.5 to 4 % of the blocks of a model of 1B parameters
 OPTIMIZER_STATES = {"AdamW": 2, "Adam": 2, "SGD": 1}  # values beside each weight; others are taken to have two
 
 
@@ -23,9 +30,18 @@ class Memory:
     activations: int
     logits: int
     """Logits, their log-softmax and their gradient, with the head's own gradient"""
+    kept: int
+    """Blocks that are free at the peak and stay the allocator's, and what it rounds up"""
+    context: int = CONTEXT
+
+    @property
+    def in_use(self) -> int:
+        """What torch.cuda.max_memory_allocated() will say."""
+        return self.total - self.kept - self.context
 
     @property
     def total(self) -> int:
+        """What nvidia-smi will show."""
         return sum(asdict(self).values())
 
 
@@ -62,8 +78,8 @@ def peak(run: Run, micro_batch: int, *, accumulates: bool) -> Memory:
         accumulates: Whether a step has several micro-batches: then the gradients of the earlier ones are alive too.
     """
     total, value, shards = run.parameters.total, run.value, run.shards
-    kept = COMPILED_SHARE if run.compiled else 1.0
-    activations = int(micro_batch * run.saved.per_sequence * kept)
+    share = COMPILED_SHARE if run.compiled else 1.0
+    activations = int(micro_batch * run.saved.per_sequence * share)
     logits = _logits(run, micro_batch)
     gradients = total * value // shards
     copies = run.saved.once
@@ -72,18 +88,22 @@ def peak(run: Run, micro_batch: int, *, accumulates: bool) -> Memory:
         copies = low * (run.parameters.outside + 2 * run.parameters.block)  # the root stays, one block is fetched ahead
         if accumulates:  # litGPT holds synchronisation back until the last micro-batch: whole gradients till then
             gradients += low * total
+    kept = _kept(run, micro_batch, gradients, accumulates=accumulates)
     if not accumulates and activations + logits + copies > gradients:
         gradients = 0  # they come to be as the activations go
     elif not accumulates:
+        kept = activations + logits + copies
         activations = logits = copies = 0  # the peak is the optimizer's step
-    return Memory(
-        weights=total * value // shards,
-        gradients=gradients,
-        optimizer=total * value * run.optimizer_states // shards,
-        copies=copies,
-        activations=activations,
-        logits=logits,
-    )
+    weights, states = total * value // shards, total * value * run.optimizer_states // shards
+    kept += int(ROUNDING * (weights + gradients + states + copies + activations + logits + kept))
+    return Memory(weights, gradients, states, copies, activations, logits, kept)
+
+
+def _kept(run: Run, micro_batch: int, gradients: int, *, accumulates: bool) -> int:
+    """Bytes of a backward pass's gradients for which no block is large enough but those of the logits' gradients."""
+    at_once = gradients if not accumulates or (run.compiled and run.shards == 1) else 0  # FSDP's come block by block
+    freed = (run.value + (2 if run.mixed else 0)) * micro_batch * run.sequence * run.vocabulary
+    return max(0, at_once - freed)
 
 
 def _logits(run: Run, micro_batch: int) -> int:
@@ -100,10 +120,10 @@ def _logits(run: Run, micro_batch: int) -> int:
 
 
 def largest_micro_batch(run: Run, per_device: int, memory_bytes: int) -> int | None:
-    """The largest divisor of `per_device` (the sequences a device takes in a step) that fits; None if not even 1."""
+    """The largest divisor of `per_device` (the sequences a device takes in a step) that fits, kept blocks included."""
     for micro_batch in range(per_device, 0, -1):
         if per_device % micro_batch:
             continue
-        if peak(run, micro_batch, accumulates=micro_batch < per_device).total + RESERVE <= memory_bytes:
+        if peak(run, micro_batch, accumulates=micro_batch < per_device).total <= memory_bytes:
             return micro_batch
     return None

@@ -73,14 +73,26 @@ def _memory(figures: dict[str, Any]) -> Section:
         ("low-precision weights", _gib(compiled["copies"]) + (" (gathered)" if sharded else " (autocast's)")),
         ("activations", _gib(compiled["activations"])),
         ("logits and loss", _gib(compiled["logits"])),
-        ("peak", f"{_gib(compiled['total'])} with torch.compile, as litGPT runs; {_gib(eager['total'])} without"),
-        (f"of one {machine['title']}", f"{_gib(memory['available'])}, {_gib(memory['reserve'])} of it kept free: "
-         + ("fits" if memory["fits"] else "DOES NOT FIT")),
+        ("allocator's and CUDA's", f"{_gib(compiled['kept'])} of freed blocks, {_gib(compiled['context'])} of CUDA"),
+        ("peak by nvidia-smi", f"{_gib(compiled['total'])}, {_gib(compiled['in_use'])} of it in use; without "
+         f"torch.compile, which litGPT always calls, {_gib(eager['total'])}"),
+        (f"of one {machine['title']}", f"{_gib(memory['available'])}: {_verdict(memory)}"),
         ("largest micro-batch", f"{_fitting(compiled)} with torch.compile, {_fitting(eager)} without"),
     ]  # fmt: skip
     how = f"FSDP HYBRID_SHARD over the {memory['shards']} GPUs of a node" if sharded else "one device"
     title = f"Memory a GPU ({training['precision']}, {how}, micro-batch {training['micro_batch']}, no recomputation)"
     return title, entries
+
+
+def _verdict(memory: dict[str, Any]) -> str:
+    if memory["fits"]:
+        return "fits"
+    if memory["fits_if_given_back"]:
+        return (
+            "TIGHT: only while the allocator gives freed blocks back, which takes time; a smaller micro-batch, or "
+            "PYTORCH_ALLOC_CONF=expandable_segments:True in the environment, avoids it"
+        )
+    return "DOES NOT FIT"
 
 
 def _fitting(estimate: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ _INHERITED = (
     Run("openllama3b", 6, "1b", DEPTHS, epochs=8, micro_batch=8),
     Run("openllama3b", 8, "1b", DEPTHS, epochs=8, micro_batch=8),
     Run("openllama3b", 10, "1b", DEPTHS, epochs=8, micro_batch=4),
-    Run("openllama3b", 16, "1b", DEPTHS, epochs=8, micro_batch=1),
+    Run("openllama3b", 16, "1b", DEPTHS, epochs=8, micro_batch=4),
     Run("openllama3b", 18, "1b", DEPTHS, epochs=8, micro_batch=4),
     Run("openllama3b", 20, "1b", DEPTHS, epochs=8, micro_batch=4),
     *(

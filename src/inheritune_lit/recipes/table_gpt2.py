@@ -72,7 +72,8 @@ SEQUENCE = 1024  # tokens
 VOCABULARY, PADDED_VOCABULARY = 50257, 50304
 STEPS = 100_000
 WARMUP_STEPS = 2000
-# Ours. Four sequences of each model fit 40 GiB by `inheritune plan`, and both batches divide by four GPUs with them.
+# Ours. Four sequences of each model fit 40 GiB by `inheritune plan` (xlarge's 48 blocks on one GPU only while PyTorch's
+# allocator gives freed blocks back), and both batches divide by four GPUs with them.
 MICRO_BATCH = 4
 SAVE_INTERVAL = 5000  # steps
 EVAL_ITERS = 200  # micro-batches: 819,200 tokens
