@@ -306,7 +306,7 @@ def deadly(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
-for module, names in ((commit, ["_fsync", "_replace"]), (s, ["copy_tensors", "_write_configs", "write_json"])):
+for module, names in ((commit, ["sync", "_replace"]), (s, ["copy_tensors", "_write_configs", "write_json"])):
     for name in names:
         setattr(module, name, deadly(getattr(module, name)))
 Path.rename = deadly(Path.rename)

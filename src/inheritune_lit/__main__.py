@@ -37,8 +37,11 @@ COMMANDS = {
     "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
 }
 
-# what is wrong with a disk or with rights, not with us
-MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# what is wrong with a disk, a network or with rights, not with us
+MENDABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ENOTCONN, errno.ESHUTDOWN),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,8 +95,8 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
         if error.errno not in MENDABLE:
             raise
         sys.exit(
-            f"{prog}: error: {error.strerror}: {error.filename or 'the file that was being written'}. What was whole "
-            "before is whole still: mend that, and give the same command again."
+            f"{prog}: error: {error.strerror}: {error.filename or 'a file that was being read or written'}. What was "
+            "whole before is whole still: mend that, and give the same command again."
         )
 
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit.file_system import lock, sync, unlock
+
 
 class InheritError(ValueError):
     """A mistake that the user can mend: the message says what, where, expected, got and what to do."""
@@ -23,6 +25,10 @@ class InheritError(ValueError):
 
 class InUse(InheritError):
     """Another process holds the lock on a folder."""
+
+
+class NotInPlace(InheritError):
+    """A folder is whole, and can't be renamed to where it belongs."""
 
 
 @contextmanager
@@ -55,10 +61,10 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
             _empty(folder)
         try:
             yield folder
-            _fsync_tree(folder)
+            _sync_tree(folder)
             _replace(folder, out_dir, old)
         except BaseException as error:
-            if not resume:
+            if not resume and not isinstance(error, NotInPlace):
                 shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 free = shutil.disk_usage(out_dir.parent).free
@@ -91,29 +97,30 @@ def locked(folder: Path) -> Iterator[int]:
         InheritError: the folder can't be made.
     """
     busy = InUse(f"Another process is writing {folder} now. Wait for it, or stop it.")
+    made = not os.path.lexists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         removed = isinstance(error, FileNotFoundError | FileExistsError) and not os.path.lexists(folder)
-        if removed and str(error.filename) == str(folder):  # by who held it, since we made it or saw it
+        if removed and str(error.filename) == str(folder):  # by who held it, since we saw it
             raise busy from None
         raise InheritError(f"Can't write {folder}: {error}. Choose an --out_dir that you may write.") from error
     try:
-        if not _taken(descriptor, folder):
-            raise busy
+        descriptor = lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        raise busy from None
+    except OSError as error:
+        with suppress(OSError):
+            if made:
+                folder.rmdir()
+        raise InheritError(
+            f"Can't lock {folder}: {error.strerror}. Choose a folder that you may write, on a file system with locks "
+            "(Lustre has them if mounted with -o flock)."
+        ) from error
+    try:
         yield descriptor
     finally:
-        os.close(descriptor)
-
-
-def _taken(descriptor: int, folder: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever held it may have renamed or removed it since we opened it
-        return os.fstat(descriptor).st_ino == folder.stat().st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
+        unlock(descriptor)
 
 
 def _empty(folder: Path) -> None:
@@ -131,26 +138,26 @@ def _remove(path: Path) -> None:
 
 def _replace(folder: Path, out_dir: Path, old: Path) -> None:
     _remove(old)
-    if os.path.lexists(out_dir):
-        out_dir.rename(old)
-    folder.rename(out_dir)
-    _fsync(out_dir.parent)
+    try:
+        if os.path.lexists(out_dir):
+            out_dir.rename(old)
+        folder.rename(out_dir)
+    except OSError as error:  # EXDEV where out_dir is a mount point, or comes with a container's image
+        if os.path.lexists(old) and not os.path.lexists(out_dir):
+            old.rename(out_dir)
+        raise NotInPlace(
+            f"{folder} is whole, and can't take the place of {out_dir}: {error.strerror}. Nothing was replaced: "
+            "move it there yourself, or choose an --out_dir that can be renamed."
+        ) from error
+    sync(out_dir.parent)
     _remove(old)
 
 
-def _fsync_tree(folder: Path) -> None:
+def _sync_tree(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
-            _fsync(Path(root) / name)
-        _fsync(Path(root))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(root) / name)
+        sync(Path(root))
 
 
 def natural(name: str) -> tuple[str | int, ...]:
@@ -163,8 +170,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
 
 
 def write_json_whole(path: Path, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.file_system import sync
 from inheritune_lit.weights import Record, Weights, check_finite, zip_records
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -
                     stored[keys[target]] = saver.store_early(tensor)
                     bar.update(tensor.nbytes)
                 saver.save({target: stored[key] for target, key in keys.items()})
-            os.fsync(raw.fileno())
             digest = file.hexdigest()
+        sync(path)
     except RuntimeError as error:
         if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
             raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error

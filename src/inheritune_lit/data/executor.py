@@ -21,6 +21,7 @@ from typing import Any
 from datatrove.executor.local import LocalPipelineExecutor
 
 from inheritune_lit.commit import InheritError
+from inheritune_lit.file_system import lock, unlock
 
 PATIENCE = 60  # seconds that workers of a killed run are given to notice it
 
@@ -114,27 +115,23 @@ def _start_worker(line: Any, counters: Any, lock_file: Path, threads: int) -> No
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     global _counters
     _counters = counters
-    lock = os.open(lock_file, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_SH)  # held until this process ends, see _wait_for_workers_of_a_killed_run
+    # datatrove logs to the console too; its log files have it all, and errors reach the parent as exceptions
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    lock(lock_file, fcntl.LOCK_SH)  # held until this process ends, see _wait_for_workers_of_a_killed_run
     # tokenizers' threads: workers × threads = cores
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads > 1 else "false")
-    # datatrove logs to the console too; its log files have it all, and errors reach the parent as exceptions
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 def _wait_for_workers_of_a_killed_run(lock_file: Path) -> None:
     """Two runs must not write the same shard: the old one's workers end soon after it, but not at the same instant."""
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT)
-    try:
-        for _ in range(PATIENCE * 10):
-            try:
-                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.1)
-        raise InheritError(f"Workers of an earlier run still write beside {lock_file}. Stop them, then run again.")
-    finally:
-        os.close(descriptor)
+    lock_file.touch()
+    for _ in range(PATIENCE * 10):
+        try:
+            return unlock(lock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            time.sleep(0.1)
+    raise InheritError(f"Workers of an earlier run still write beside {lock_file}. Stop them, then run again.")
 
 
 def cores() -> int:

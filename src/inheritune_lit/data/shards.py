@@ -1,7 +1,6 @@
 """Documents → token shards: the last step of the pipeline, which splits, tokenizes and writes."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +17,7 @@ from inheritune_lit.data.encoding import Encoder
 from inheritune_lit.data.executor import advance
 from inheritune_lit.data.sampling import SPACE, sample_hash
 from inheritune_lit.data.sources import SourceFile
+from inheritune_lit.file_system import sync
 
 BATCH_CHARACTERS = 2**20  # encoded at once: enough for every thread, little enough for memory
 BATCH_DOCUMENTS = 1000
@@ -188,8 +188,7 @@ class _Shard:
         """Closes and makes durable; returns path, tokens, documents, max_token_id and sha256."""
         self._file.close()
         for written in (self.path, index_file(self.path)):
-            with written.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(written)
         return {
             "path": self._name,
             "tokens": len(self._file),
