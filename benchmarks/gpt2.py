@@ -51,7 +51,7 @@ def trainer(config, fabric, compiled: bool):
     from litgpt.utils import chunked_cross_entropy
 
     from inheritune_lit import gpt2
-    from inheritune_lit.gpt2.model import initialize_weights
+    from inheritune_lit.gpt2.training import initialize_weights
 
     torch.manual_seed(0)
     with fabric.init_module(empty_init=True):

@@ -79,6 +79,6 @@ def test_litgpt_is_not_imported() -> None:
     code = (
         "import sys; from pathlib import Path; from inheritune_lit.recipes.reading import read_document; "
         "from inheritune_lit.recipes.validate import check_document; "
-        f"check_document(read_document(Path({str(RECIPE)!r}))); sys.exit('litgpt' in sys.modules)"
+        f"check_document(read_document(Path({str(RECIPE)!r}))); sys.exit('lightning' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

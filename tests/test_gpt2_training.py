@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint import load_config
 from inheritune_lit.evaluate import validation_loss, validation_windows
-from inheritune_lit.gpt2.model import initialize_weights
+from inheritune_lit.gpt2.training import initialize_weights
 from inheritune_lit.verify import load_model
 
 BATCH_OF_TWO_RANKS = torch.cat([TOKENS, TOKENS[:1].flip(1)])

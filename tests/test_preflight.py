@@ -24,7 +24,7 @@ from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.plan import machines, memory
 from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.known import dataclass_settings, pretrain_settings
+from inheritune_lit.recipes.known import packed_tokens, pretrain_settings
 from inheritune_lit.surgery import surgery
 
 
@@ -230,7 +230,7 @@ def test_settings_read_from_source_are_those_of_the_imported_litgpt() -> None:
         ours = pretrain_settings()[name].default
         assert repr(ours) == repr(parameter.default), name
     expected = list(inspect.signature(PackedTokens).parameters)
-    assert dataclass_settings("data/tokens", "PackedTokens") == expected
+    assert list(inspect.signature(packed_tokens()).parameters) == expected
 
 
 def test_gpus_by_their_drivers_names() -> None:

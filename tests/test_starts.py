@@ -100,7 +100,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
     import lightning
     from litgpt import pretrain
 
-    from inheritune_lit.gpt2.model import place
+    from inheritune_lit.gpt2.training import place
 
     target = make(checkpoint(architecture), tmp_path / "target", start="random", layers="3", seed=7)
     config = Config.from_checkpoint(tmp_path / "target")

@@ -4,7 +4,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ from litgpt.config import Config
 
 from inheritune_lit import gpt2
 from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.finite import check_finite
+from inheritune_lit.read_ahead import read_ahead
 from inheritune_lit.surgery import surgery
 from inheritune_lit.verify import compare_logits, verify
 from inheritune_lit.weights import Weights
@@ -249,6 +254,35 @@ def test_bad_source_is_named_and_nothing_is_left(checkpoint: MakeCheckpoint, tmp
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("dtype", [None, "float16"])  # as it is, and converted: its CRC-32 is known from other places
+@pytest.mark.parametrize("what", ["small", "nan"])
+def test_corrupt_tensor_is_called_corrupt_whatever_is_in_it(
+    checkpoint: MakeCheckpoint, tmp_path: Path, dtype: Any, what: str
+) -> None:
+    source = checkpoint()
+    path = source / "lit_model.pth"
+    record = Weights(path).record("transformer.h.0.attn.proj.weight")
+    with path.open("r+b") as file:
+        file.seek(record.offset + 1)
+        file.write(b"\x01" if what == "small" else b"\xff\xff\x7f")  # float32, little-endian
+    with pytest.raises(InheritError, match=r"is corrupt: tensor 'transformer.h.0.attn.proj.weight' has CRC-32"):
+        surgery(source, layers="2", out_dir=tmp_path / "out", dtype=dtype)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize("shape", [(), (3, 5)])
+def test_finite_by_its_bits(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    limits = torch.finfo(dtype)
+    for value in torch.tensor([limits.max, limits.min, -0.0, limits.tiny], dtype=torch.float64).to(dtype):
+        check_finite(value.expand(shape), "w", Path("file"))
+    for bad in (torch.nan, -torch.nan, torch.inf, -torch.inf):
+        tensor = torch.zeros(shape).to(dtype)
+        tensor.view(-1)[-1] = bad
+        with pytest.raises(InheritError, match="holds 1 NaN or infinite"):
+            check_finite(tensor, "w", Path("file"))
+
+
 def test_nan_in_a_dropped_block_or_on_request_is_no_error(checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     source = checkpoint()
     broken(source, "nan")
@@ -295,7 +329,7 @@ def test_killed_at_any_moment_leaves_whole_or_nothing(llama: Path, tmp_path: Pat
     script = """
 import os, signal, sys
 from pathlib import Path
-import litgpt.model, litgpt.utils, torch._subclasses.fake_tensor  # paid for once, before the forks
+import litgpt.model, litgpt.utils  # paid for once, before the forks
 from inheritune_lit import commit, surgery as s
 left = int(sys.argv[3])
 def deadly(function):
@@ -355,19 +389,22 @@ def test_command_line(llama: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_reading_ahead_never_overwrites_the_tensor_in_use(llama: Path) -> None:
-    """The slices of one buffer that two tensors lie in are disjoint, whatever their sizes."""
-    from inheritune_lit.stream import _read_ahead
-
+def test_reading_ahead_never_overwrites_a_tensor_in_use(llama: Path) -> None:
+    """Nor one that is still used after the next was asked for, whatever the sizes of neighbours in the buffer."""
     expected, weights = load(llama), Weights(llama / "lit_model.pth")
-    for names in (
-        sorted(expected),
-        sorted(expected, reverse=True),
-        sorted(expected, key=lambda n: expected[n].numel()),
-    ):
-        seen = []
-        for name, tensor in _read_ahead([(weights, name) for name in names]):
-            time.sleep(0.001)  # the other thread has the time to do harm
-            assert torch.equal(tensor, expected[name])
-            seen.append(name)
-        assert seen == names
+
+    def is_what_was_read(name: str, tensor: torch.Tensor) -> bool:
+        time.sleep(0.002)  # the other threads have the time to do harm
+        return torch.equal(tensor, expected[name])
+
+    with ThreadPoolExecutor(max_workers=1) as user:
+        for names in (
+            sorted(expected),
+            sorted(expected, reverse=True),
+            sorted(expected, key=lambda n: expected[n].numel()),
+        ):
+            uses: list[Future[bool]] = []
+            reads = [(weights.record(name).size, partial(weights.read, name)) for name in names]
+            for name, tensor in zip(names, read_ahead(reads, partial(uses.__getitem__, -1)), strict=True):
+                uses.append(user.submit(is_what_was_read, name, tensor))
+            assert all(use.result() for use in uses)

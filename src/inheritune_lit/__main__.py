@@ -64,6 +64,8 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     """
     from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
 
+    from inheritune_lit.piecewise import by_pieces
+
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             # what jsonargparse 4.41 says of a value that is none of a Literal's
@@ -74,6 +76,7 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
             super().error(message, ex)
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    by_pieces()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         _check_repeated(args)

@@ -210,11 +210,11 @@ def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
     On a GPU, litGPT draws them with the GPU's own generator: the same distribution, other numbers.
     """
     import torch
-    from lightning.fabric import Fabric, plugins
+    from lightning import Fabric
 
-    from inheritune_lit.gpt2.model import initialize_weights
+    from inheritune_lit.gpt2.training import initialize_weights
 
-    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugins.environments.LightningEnvironment())
+    fabric = Fabric(accelerator="cpu", devices=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with fabric.init_module(empty_init=True):

@@ -7,21 +7,25 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.file_system import sync
-from inheritune_lit.weights import Record, Weights, check_finite, zip_records
+from inheritune_lit.finite import check_finite as refuse_not_finite
+from inheritune_lit.read_ahead import read_ahead
+from inheritune_lit.weights import Weights, zip_records
 
 if TYPE_CHECKING:
     import torch
 
 PROGRESS_BAR_FROM = 2**30  # bytes; smaller checkpoints are done before a bar could be read
 PIECE = 2**24  # bytes; what one thread writes and another hashes should still be in the cache
+SMALL = 2**12  # bytes; the writer's own headers are smaller
 
 
 class InMemory(dict[str, "torch.Tensor"]):
@@ -38,11 +42,11 @@ class InMemory(dict[str, "torch.Tensor"]):
     def dtype(self, name: str) -> "torch.dtype":
         return self[name].dtype
 
-    def record(self, name: str) -> Record:
-        return Record(0, 0, 0)  # nothing is read from a file
-
-    def read(self, name: str, buffer: memoryview) -> "torch.Tensor":
+    def read(self, name: str, buffer: memoryview, *, compare: bool = True) -> "torch.Tensor":
         return self[name]
+
+    def is_plain(self, name: str) -> bool:
+        return False
 
     def identity(self, name: str) -> tuple[object, ...]:
         return (name,)
@@ -67,6 +71,16 @@ class Part:
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the buffer that it is read into."""
+        return self.weights.record(self.name).size if isinstance(self.weights, Weights) else 0
+
+    @property
+    def is_verbatim(self) -> bool:
+        """The source's storage is written as it is, so that the CRC-32 of what was written tells if it was whole."""
+        return not self.cut and self.dtype == self.weights.dtype(self.name) and self.weights.is_plain(self.name)
 
     def of(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """What becomes of the tensor that was read: cut, in its dtype, contiguous."""
@@ -119,16 +133,15 @@ def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -
     bar = tqdm(total=total, desc="Writing", unit="B", unit_scale=True, disable=total < PROGRESS_BAR_FROM or None)
     try:
         with bar, path.open("wb", buffering=0) as raw, _Hashing(raw) as file:
+            reads = [(parts[target].size, partial(_read, parts[target], check_finite)) for target in targets]
             with _incremental_save(file) as saver:
-                read = _read_ahead([(parts[target].weights, parts[target].name) for target in targets])
-                for target, (name, tensor) in zip(targets, read, strict=True):
-                    part = parts[target]
-                    if check_finite:
-                        _refuse_nan(tensor, name, part.weights.path)
-                    tensor = part.of(tensor)
+                for target, read in zip(targets, read_ahead(reads, lambda: file.hashed), strict=True):
+                    tensor = parts[target].of(read)
                     if tensor.untyped_storage().nbytes() != tensor.nbytes:
                         tensor = tensor.clone()  # a view of a larger storage would drag all of it along
+                    file.lasting = tensor.data_ptr() == read.data_ptr()
                     stored[keys[target]] = saver.store_early(tensor)
+                    file.lasting = False
                     bar.update(tensor.nbytes)
                 saver.save({target: stored[key] for target, key in keys.items()})
             digest = file.hexdigest()
@@ -137,8 +150,22 @@ def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -
         if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
             raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error
         raise
-    zip_records(path)  # raises if the writer was cut short without saying so
+    # raises if the writer was cut short without saying so; it has written the tensors first, in this order
+    for part, record in zip(map(parts.__getitem__, targets), zip_records(path), strict=False):
+        if isinstance(part.weights, Weights) and part.is_verbatim:
+            part.weights.compare(part.name, record.crc32)
     return digest
+
+
+def _read(part: Part, check_finite: bool, buffer: memoryview) -> "torch.Tensor":
+    tensor = part.weights.read(part.name, buffer, compare=not part.is_verbatim)
+    if check_finite:
+        try:
+            refuse_not_finite(tensor, part.name, part.weights.path)
+        except InheritError as error:
+            part.weights.read(part.name, buffer)  # a corrupt tensor may hold anything: then that is what is said
+            raise InheritError(f"{error} Or pass --no-check_finite to keep them.") from None
+    return tensor
 
 
 class _Hashing:
@@ -149,6 +176,10 @@ class _Hashing:
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self._digest, self._thread = raw, hashlib.sha256(), ThreadPoolExecutor(max_workers=1)
+        self.hashed: Future[None] = self._thread.submit(lambda: None)
+        """Done when all that was written is hashed"""
+        self.lasting = False
+        """Large pieces of memory stay as they are until they are hashed, and need not be waited for"""
 
     def __enter__(self) -> "_Hashing":
         return self
@@ -157,21 +188,18 @@ class _Hashing:
         self._thread.shutdown()
 
     def write(self, data: memoryview) -> int:
-        pieces = [data[i : i + PIECE] for i in range(0, len(data), PIECE)]
-        hashed = self._thread.submit(self._hash, pieces)
+        self.hashed = self._thread.submit(self._digest.update, bytes(data) if len(data) < SMALL else data)
+        rest = data
         try:
-            for piece in pieces:
-                while piece:
-                    piece = piece[self._raw.write(piece) :]
+            while rest:
+                rest = rest[self._raw.write(rest[:PIECE]) :]
         finally:
-            hashed.result()  # the memory is PyTorch's again once we return
+            if not self.lasting:
+                self.hashed.result()
         return len(data)
 
-    def _hash(self, pieces: Sequence[memoryview]) -> None:
-        for piece in pieces:
-            self._digest.update(piece)
-
     def hexdigest(self) -> str:
+        self.hashed.result()
         return self._digest.hexdigest()
 
 
@@ -183,30 +211,3 @@ def _incremental_save(file: _Hashing) -> Any:
     saver = incremental_save(os.devnull)
     saver.zipfile = torch._C.PyTorchFileWriter(file)  # type: ignore[call-overload]  # it only calls write()
     return saver
-
-
-def _read_ahead(tensors: Sequence[tuple[Weights | InMemory, str]]) -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Each tensor, as a view that the next one may overwrite; the next is read while this one is used.
-
-    Both lie in one buffer of the largest one's size, at its two ends, where they fit: an embedding does not, blocks do.
-    """
-    sizes = [weights.record(name).size for weights, name in tensors]
-    buffer = memoryview(bytearray(max(sizes)))
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        start, ahead = 0, None
-        for i, (weights, name) in enumerate(tensors):
-            tensor = ahead.result() if ahead else weights.read(name, buffer[start:])
-            here, start, ahead = start, 0, None
-            if i + 1 < len(tensors):
-                other_end = 0 if here else (len(buffer) - sizes[i + 1]) // 64 * 64  # aligned for any dtype
-                if sizes[i + 1] <= here or (here == 0 and sizes[i] <= other_end):
-                    start = other_end
-                    ahead = thread.submit(tensors[i + 1][0].read, tensors[i + 1][1], buffer[other_end:])
-            yield name, tensor
-
-
-def _refuse_nan(tensor: "torch.Tensor", name: str, path: Path) -> None:
-    try:
-        check_finite(tensor, name, path)
-    except InheritError as error:
-        raise InheritError(f"{error} Or pass --no-check_finite to keep them.") from None

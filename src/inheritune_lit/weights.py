@@ -64,10 +64,11 @@ class Weights(Mapping[str, "torch.Tensor"]):
         """The tensor as a view of the mapped file; a page is read when it is used, and counts as resident then."""
         return self._view(name, self._map, self.record(name).offset)
 
-    def read(self, name: str, buffer: memoryview) -> "torch.Tensor":
+    def read(self, name: str, buffer: memoryview, *, compare: bool = True) -> "torch.Tensor":
         """The tensor as a view of `buffer`, filled from the file: for passes over everything in little memory.
 
-        Reading into a buffer that stays in the cache takes half as long as faulting mapped pages in.
+        Reading into a buffer that stays in the cache takes half as long as faulting mapped pages in. Who has the CRC-32
+        from elsewhere calls `compare` with it and need not have it computed here.
 
         Raises:
             InheritError: the bytes are not those that were saved (CRC-32).
@@ -78,7 +79,8 @@ class Weights(Mapping[str, "torch.Tensor"]):
             filled = 0
             while filled < record.size:
                 filled += file.readinto(buffer[filled : min(record.size, filled + 2**24)]) or _ended(self.path)
-        self._compare(name, buffer[: record.size])
+        if compare:
+            self.compare(name, zlib.crc32(buffer[: record.size]))
         return self._view(name, buffer, 0)
 
     def check(self) -> None:
@@ -89,10 +91,15 @@ class Weights(Mapping[str, "torch.Tensor"]):
         """
         mapped = memoryview(self._map)
         for record, name in {self.record(name): name for name in self}.items():
-            self._compare(name, mapped[record.offset : record.offset + record.size])
+            self.compare(name, zlib.crc32(mapped[record.offset : record.offset + record.size]))
 
-    def _compare(self, name: str, content: memoryview) -> None:
-        found, expected = zlib.crc32(content), self.record(name).crc32
+    def compare(self, name: str, found: int) -> None:
+        """Compares the CRC-32 of a tensor's storage, as it was found, with that of when it was saved.
+
+        Raises:
+            InheritError: they differ.
+        """
+        expected = self.record(name).crc32
         if found != expected:
             raise InheritError(
                 f"{self.path} is corrupt: tensor {name!r} has CRC-32 {found:08x}, expected {expected:08x} as "
@@ -121,10 +128,15 @@ class Weights(Mapping[str, "torch.Tensor"]):
     def record(self, name: str) -> Record:
         """The storage behind a tensor; tied tensors share one."""
         storage = self._tensors[name].untyped_storage()
-        record = self.records.get(storage._checkpoint_offset or 0)  # set by torch.load under FakeTensorMode
+        record = self.records.get(storage._checkpoint_offset or 0)  # torch.load sets it
         if record is None or record.size != storage.nbytes():
             raise InheritError(f"{self.path} is damaged: no storage of {storage.nbytes()} bytes for tensor {name!r}.")
         return record
+
+    def is_plain(self, name: str) -> bool:
+        """Whether the tensor is its storage, value for value, and no view of a part of it or in another order."""
+        layout = self._tensors[name]
+        return layout.is_contiguous() and layout.numel() * layout.itemsize == self.record(name).size
 
     def identity(self, name: str) -> tuple[object, ...]:
         """Equal for two tensors that are the same view of the same bytes, that is, tied."""
@@ -200,29 +212,12 @@ def is_wrapped(path: Path) -> bool:
         raise not_whole(path, error, f"{path} is not a whole PyTorch checkpoint ({error}).") from error
 
 
-def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
-    """Raises InheritError if there is a NaN or an infinity in a tensor of the file `path`."""
-    import torch
-
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return
-    # the extremes are NaN if any value is, and one pass over bfloat16 takes a hundredth of isfinite's time
-    low, high = (extreme.float() for extreme in torch.aminmax(tensor))
-    if not (torch.isfinite(low) and torch.isfinite(high)):
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise InheritError(
-            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another checkpoint."
-        )
-
-
 def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:
     """The model's tensors without their data: shape, stride, dtype, and where the data lie in the file."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:
-        with FakeTensorMode():
-            content = torch.load(path, weights_only=True)
+        content = torch.load(path, weights_only=True, map_location="meta")
     except pickle.UnpicklingError as error:
         raise InheritError(
             f"{path} was not opened: it holds something other than tensors and plain values, which could run code. "

@@ -16,7 +16,7 @@ from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_s
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.data.tokenizer import place as place_tokenizer
-from inheritune_lit.gpt2.model import place as place_gpt2
+from inheritune_lit.gpt2.training import place as place_gpt2
 from inheritune_lit.paths import problem_of
 
 # litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model

@@ -1,23 +1,17 @@
-"""The model: litGPT's GPT with what GPT-2 has otherwise, and its place in `litgpt pretrain`.
+"""The model: litGPT's GPT with what GPT-2 has otherwise.
 
 litGPT's Block, attention (SDPA) and MLP are used as they are, so that torch.compile, FSDP's wrapping by Block and
 litGPT's FLOP count apply unchanged.
 """
 
-from functools import partial
 from typing import Any
 
-import litgpt.pretrain
-from lightning.fabric.strategies import FSDPStrategy
 from litgpt.config import Config
-from litgpt.model import GPT, CausalSelfAttention, GptNeoxMLP
-from litgpt.pretrain import initialize_weights as litgpt_initialize_weights
-from litgpt.utils import reset_parameters
+from litgpt.model import GPT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.gpt2 import build
 from inheritune_lit.gpt2.options import check, layer_indices
 
 
@@ -75,34 +69,3 @@ class GPT2(GPT):
 
     def set_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         raise InheritError("GPT-2 has no key-value cache here. Export to Hugging Face to generate text.")
-
-
-def initialize_weights(fabric: Any, model: nn.Module, n_layer: int, n_embd: int) -> None:
-    """litGPT's function of this name for all other models; for a GPT-2, GPT-2's own initialisation.
-
-    Normal with standard deviation 0.02, in the two projections onto the residual stream 0.02 / √(2 · n_layer); biases
-    0, norms 1. litGPT's own leaves out the MLP's projection, and scales the embedding, here the head too, by width.
-    """
-    if not isinstance(model, GPT2):
-        litgpt_initialize_weights(fabric, model, n_layer=n_layer, n_embd=n_embd)
-        return
-    for module in model.modules():
-        if isinstance(module, (nn.Embedding, nn.Linear)):
-            module.reset_parameters = partial(_normal, module, 0.02)  # type: ignore[method-assign]
-    for module in model.modules():
-        if isinstance(module, (CausalSelfAttention, GptNeoxMLP)):
-            module.proj.reset_parameters = partial(_normal, module.proj, 0.02 / (2 * n_layer) ** 0.5)
-    if not isinstance(getattr(fabric, "strategy", None), FSDPStrategy):  # which calls them when it wraps a module
-        reset_parameters(model)
-
-
-def _normal(module: nn.Embedding | nn.Linear, std: float) -> None:
-    nn.init.normal_(module.weight, mean=0.0, std=std)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-def place() -> None:
-    """Has `litgpt pretrain` build a GPT-2 where the Config says so; what it does with other Configs stays the same."""
-    litgpt.pretrain.GPT = build
-    litgpt.pretrain.initialize_weights = initialize_weights

@@ -13,7 +13,6 @@ from typing import Literal
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
-from inheritune_lit.launch.cluster import check_cluster
 from inheritune_lit.launch.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
 from inheritune_lit.launch.room import planned
 from inheritune_lit.launch.settings import visible_gpus
@@ -38,7 +37,6 @@ class Asked:
     keep_every: int | None = None
     restart: bool = False
     dry_run: bool = False
-    launcher: tuple[str, ...] = ()
 
 
 def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
@@ -53,7 +51,6 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
         fix = "Bring it here, or correct the path."
         findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]
     findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
-    findings += check_cluster(document, asked)
     wrong = any(finding.severity == "error" for finding in findings)
     findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
     if not any(finding.severity == "error" for finding in findings):
@@ -92,7 +89,8 @@ def _tried(key: str, fix: str, check: Callable[[], object]) -> list[Finding]:
 
 
 def _check_finite(path: Path) -> None:
-    from inheritune_lit.weights import Weights, check_finite
+    from inheritune_lit.finite import check_finite
+    from inheritune_lit.weights import Weights
 
     for name, tensor in Weights(path).items():
         check_finite(tensor, name, path)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.checkpoint import WEIGHTS, check_names_and_shapes
 from inheritune_lit.commit import InheritError
-from inheritune_lit.weights import Unreadable, Weights, check_finite, not_whole, zip_records
+from inheritune_lit.finite import check_finite
+from inheritune_lit.weights import Unreadable, Weights, not_whole, zip_records
 
 if TYPE_CHECKING:
     import torch

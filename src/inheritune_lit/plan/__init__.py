@@ -160,7 +160,7 @@ def _flops(config: "Config", figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any], *, compiled: bool) -> "Run":
+def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any]) -> "Run":
     from inheritune_lit.plan import memory
     from inheritune_lit.plan.model import count_parameters, saved_for_backward
 
@@ -174,19 +174,18 @@ def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any]
         precision=training["precision"],
         optimizer_states=memory.OPTIMIZER_STATES.get(name.rpartition(".")[2], 2),
         shards=figures["machine"]["devices"] if figures["machine"]["devices"] * figures["machine"]["nodes"] > 1 else 1,
-        compiled=compiled,
     )
 
 
 def _memory(config: "Config", settings: "Namespace", figures: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from inheritune_lit.plan.memory import largest_micro_batch, peak
 
     training, available = figures["training"], figures["machine"]["memory_bytes"]
-    estimates = {}
+    counted, estimates = _memory_run(config, settings, figures), {}
     for compiled in (False, True):
-        run = _memory_run(config, settings, figures, compiled=compiled)
+        run = replace(counted, compiled=compiled)
         at_peak = peak(run, training["micro_batch"], accumulates=training["micro_batches_per_step"] > 1)
         estimates["compiled" if compiled else "eager"] = asdict(at_peak) | {
             "in_use": at_peak.in_use,

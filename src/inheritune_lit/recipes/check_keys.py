@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.known import PACKED, config_class, dataclass_settings, litgpt_module, pretrain_settings
+from inheritune_lit.recipes.known import PACKED, config_class, litgpt_module, packed_tokens, pretrain_settings
 from inheritune_lit.recipes.reading import Document
 
 
@@ -121,7 +121,9 @@ def _class(document: Document, name: str) -> list[Finding]:
     home = "torch.optim" if name == "optimizer" else "litgpt.data"
     module, _, cls = str(path).rpartition(".")
     if path in PACKED:  # importing it takes all of litGPT
-        return findings + _settings(f"{name}.init_args", cls, value, dataclass_settings("data/tokens", cls))
+        return findings + _settings(
+            f"{name}.init_args", cls, value, list(inspect.signature(packed_tokens()).parameters)
+        )
     try:
         found = getattr(importlib.import_module(module or home), cls)
         known = [p for p in inspect.signature(found).parameters if p not in ("self", "params")]

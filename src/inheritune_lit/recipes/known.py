@@ -1,40 +1,26 @@
 """litGPT's settings out of its source files alone: what a recipe may hold, without the seconds of importing litGPT.
 
-litGPT keeps args.py and config.py free of other imports; of its big modules the one function wanted is compiled.
+litGPT keeps args.py and config.py free of other imports; of `litgpt pretrain` only the signature is compiled.
 """
 
 import ast
-import importlib.util
+import importlib
 import inspect
-import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from inheritune_lit.piecewise import by_pieces, compiled, litgpt_file
+
 PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
 
 
-@cache
 def litgpt_module(name: str) -> ModuleType:
-    """litGPT's module `args`, `config` or `types`, whose own imports are light; litgpt/__init__.py is not run."""
-    if (imported := sys.modules.get(f"litgpt.{name}")) is not None:
-        return imported
-    alias = f"_litgpt_{name}"
-    spec = importlib.util.spec_from_file_location(alias, _folder() / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[alias] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def _folder() -> Path:
-    spec = importlib.util.find_spec("litgpt")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
+    """A module of litGPT; args, config and types import nothing heavy."""
+    by_pieces()
+    return importlib.import_module(f"litgpt.{name}")
 
 
 def config_class() -> Any:
@@ -43,40 +29,41 @@ def config_class() -> Any:
 
 
 @cache
-def pretrain_settings() -> dict[str, inspect.Parameter]:
-    """The settings of `litgpt pretrain`, with types and defaults."""
+def pretrain_setup() -> Callable[..., None]:
+    """The signature of `litgpt pretrain`'s function, without its body; `data` is a mapping in it."""
     args, kinds = litgpt_module("args"), litgpt_module("types")
     names = {name: getattr(args, name) for name in ("TrainArgs", "EvalArgs", "LogArgs")}
     names |= {"Config": config_class(), "LoggerChoice": kinds.LoggerChoice, "Path": Path, "Literal": Literal}
-    setup = _function("pretrain.py", "setup", {**names, "DataModule": Any}, body=False)
-    return dict(inspect.signature(setup).parameters)
+    path = litgpt_file("pretrain.py")
+    setup = _definition(path, ast.FunctionDef, "setup")
+    setup.body = [ast.Pass(lineno=setup.lineno, col_offset=0)]
+    function: Callable[..., None] = compiled([setup], path, {**names, "DataModule": dict[str, Any]})["setup"]
+    return function
 
 
-@cache
-def _extend_checkpoint_dir() -> Any:
-    return _function("utils.py", "extend_checkpoint_dir", {"Path": Path}, body=True)
+def pretrain_settings() -> dict[str, inspect.Parameter]:
+    """The settings of `litgpt pretrain`, with types and defaults."""
+    return dict(inspect.signature(pretrain_setup()).parameters)
 
 
 def checkpoint_folder(value: Any) -> Path:
     """A checkpoint's folder as litGPT looks for it: below checkpoints/ too."""
-    folder: Path = _extend_checkpoint_dir()(Path(str(value)))
+    folder: Path = litgpt_module("utils").extend_checkpoint_dir(Path(str(value)))
     return folder
 
 
-def _function(file: str, name: str, names: dict[str, Any], *, body: bool) -> Any:
-    path = _folder() / file
+def _definition(path: Path, kind: Any, name: str) -> Any:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
-    if not body:
-        function.body = [ast.Pass(lineno=function.lineno, col_offset=0)]
-    exec(compile(ast.Module([function], []), str(path), "exec"), names)
-    return names[name]
+    return next(node for node in tree.body if isinstance(node, kind) and node.name == name)
 
 
-def dataclass_settings(module: str, name: str) -> list[str]:
-    """The settings of a dataclass of ours, out of its source: those that its constructor takes."""
-    path = Path(__file__).parents[1] / (module + ".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    cls = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    fields = [node for node in cls.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    return [f.target.id for f in fields if "init=False" not in ast.unparse(f)]  # type: ignore[union-attr]
+@cache
+def packed_tokens() -> Any:
+    """The settings of PackedTokens out of its source, as a dataclass: importing it takes all of litGPT."""
+    from dataclasses import dataclass, field
+
+    path = Path(__file__).parents[1] / "data/tokens.py"
+    cls = _definition(path, ast.ClassDef, "PackedTokens")
+    fields = [node for node in cls.body if isinstance(node, ast.AnnAssign)]
+    cls.bases, cls.body = [], fields
+    return compiled([cls], path, {"dataclass": dataclass, "field": field, "Path": Path})["PackedTokens"]

@@ -89,16 +89,30 @@ def parse_recipe(path: Path) -> "Namespace":
     Raises:
         InheritError: litGPT's parser refuses it.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-    from litgpt.pretrain import setup
+    from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+    from inheritune_lit.recipes.known import PACKED, packed_tokens, pretrain_setup
+
+    data = read_document(path).get("data")
+    is_packed = isinstance(data, dict) and data.get("class_path") in PACKED
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_function_arguments(setup, fail_untyped=False)
+    parser.add_function_arguments(pretrain_setup() if is_packed else _imported_setup(), fail_untyped=False)
     try:
-        return parser.parse_args(["--config", str(path)])
+        settings = parser.parse_args(["--config", str(path)])
+        if is_packed:  # as the parser would do, if it imported the class
+            of_data = ArgumentParser(exit_on_error=False)
+            of_data.add_class_arguments(packed_tokens())
+            settings.data = Namespace(settings.data | {"init_args": of_data.parse_object(settings.data["init_args"])})
+        return settings
     except (ArgumentError, TypeError, ValueError) as error:
         raise InheritError(
             f"litGPT does not accept the recipe {path}: {' '.join(str(error).split())}\n"
             f"`inheritune recipes validate {path}` lists all that is wrong with it."
         ) from error
+
+
+def _imported_setup() -> Any:
+    from litgpt.pretrain import setup  # with it, all of litGPT: the recipe's data may be any class of it
+
+    return setup

@@ -47,7 +47,7 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
 
 
 def refused(path: Path) -> list[Finding]:
-    """What litGPT's own parser says: it takes seconds to import, and stops at the first mistake."""
+    """What litGPT's own parser says, which stops at the first mistake."""
     try:
         parse_recipe(path)
     except InheritError as error:
