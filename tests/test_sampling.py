@@ -104,6 +104,6 @@ def test_order_is_frozen_and_independent_of_the_split() -> None:
     first = sorted(range(100), key=lambda i: sample_hash(f"document {i}", 42))[:8]
     assert first == [10, 27, 16, 59, 22, 46, 23, 96]
     assert sorted(range(100), key=lambda i: sample_hash(f"document {i}", 43))[:8] != first
-    held_out = [f"document {i}" for i in range(20_000) if split_of(f"document {i}", "", 42, 0.1, None) == "val"]
+    held_out = [f"document {i}" for i in range(20_000) if split_of(f"document {i}", 42, 0.1) == "val"]
     share = sum(sample_hash(text, 42) < SPACE // 10 for text in held_out) / len(held_out)
     assert abs(share - 0.1) < 0.02

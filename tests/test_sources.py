@@ -13,8 +13,9 @@ from datatrove.data import Document
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.encoding import open_tokenizer
+from inheritune_lit.data.listing import list_files
 from inheritune_lit.data.shards import ShardWriter, read_record
-from inheritune_lit.data.sources import CorpusReader, list_files
+from inheritune_lit.data.sources import CorpusReader
 
 # What only str.splitlines(), not a JSONL file, takes for the end of a line.
 SEPARATORS = "next\x85line\u2028line\u2029paragraph\x0bvertical\x0cform\x1cfile"
@@ -29,7 +30,7 @@ def zst(*frames: bytes) -> bytes:
 
 
 def documents(folder: Path, **options: Any) -> list[Document]:
-    return list(CorpusReader(folder, list_files(folder), **options).run())
+    return list(CorpusReader(folder, list_files(folder).files, **options).run())
 
 
 def read(folder: Path) -> list[tuple[Any, str]]:
@@ -40,7 +41,7 @@ def test_list_files_gives_domains_in_one_order(tmp_path: Path) -> None:
     for name in ("b/x.jsonl", "a/deep/y.txt", "top.txt.gz", ".hidden/z.txt", "a/.z.txt", "a/notes.md", "b/w.jsonl.zst"):
         (tmp_path / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "corpus" / name).write_text("four")
-    found = [(file.path, file.size, file.domain) for file in list_files(tmp_path / "corpus")]
+    found = [(file.path, file.size, file.domain) for file in list_files(tmp_path / "corpus").files]
     assert found == [
         ("a/deep/y.txt", 4, "a"),
         ("b/w.jsonl.zst", 4, "b"),
@@ -53,7 +54,7 @@ def test_no_folder_or_nothing_in_it(tmp_path: Path) -> None:
     with pytest.raises(InheritError, match=r"nowhere is not a folder\. Give a folder of \.txt"):
         list_files(tmp_path / "nowhere")
     (tmp_path / "notes.md").touch()
-    with pytest.raises(InheritError, match=r"No documents under .*: expected files named \*\.txt, \*\.txt\.gz"):
+    with pytest.raises(InheritError, match=r"No documents under .*: expected files named .txt, .text, .jsonl"):
         list_files(tmp_path)
 
 
@@ -63,7 +64,7 @@ def test_a_link_is_followed_or_refused(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "a.txt").write_text("words")
     (corpus / "web/b.txt").symlink_to(elsewhere / "a.txt")
-    assert [file.path for file in list_files(corpus)] == ["web/a.txt", "web/b.txt"]
+    assert [file.path for file in list_files(corpus).files] == ["web/a.txt", "web/b.txt"]
     (corpus / "books").symlink_to(elsewhere)
     with pytest.raises(InheritError, match=f"books is a link to a folder, which is not followed: {elsewhere}"):
         list_files(corpus)
@@ -106,7 +107,7 @@ def test_all_frames_are_read_even_when_a_line_spans_two(tmp_path: Path) -> None:
 def test_every_task_has_its_files_whatever_came_later(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / f"{i}.txt").write_text(str(i))
-    reader = CorpusReader(tmp_path, list_files(tmp_path))
+    reader = CorpusReader(tmp_path, list_files(tmp_path).files)
     (tmp_path / "00.txt").write_text("late")
     dealt = [[document.text for document in reader.run(rank=rank, world_size=2)] for rank in range(2)]
     assert dealt == [["0", "2", "4"], ["1", "3"]]
@@ -130,6 +131,8 @@ def test_every_task_has_its_files_whatever_came_later(tmp_path: Path) -> None:
         ("a.jsonl.zst", b"not zstandard", 0, r"damaged file: .* not what its name says, after line 0"),
         ("a.jsonl.gz", gzip.compress(jsonl("1", "2"), mtime=0)[:-9], None, r"damaged file: cut short"),
         ("a.jsonl.gz", gzip.compress(jsonl("1"), mtime=0)[:15] + b"\xff" * 40, 0, r"damaged file: cut short"),
+        ("a.jsonl", jsonl("fine") + b'{"text": null}\n', 2, r"blank document$"),
+        ("a.jsonl", jsonl("fine") + b'{"text": "\\ud83d"}\n', 2, r"broken JSON \(half of a surrogate pair"),
         ("a.txt.gz", b"not gzip", 0, r"damaged file: .* not what its name says"),
         ("a.parquet", b"not parquet", 0, r"damaged file: .* not what its name says"),
     ],
@@ -166,6 +169,59 @@ def test_the_wrong_kind_of_record_stops_at_once(tmp_path: Path, data: bytes, pro
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b'{"score": NaN, "text": "a"}', "a"),
+        (b'{"text": "a", "meta": {"x": [Infinity, -Infinity, NaN]}}', "a"),
+        (b'\xef\xbb\xbf{"text": "a"}', "a"),
+        (b'\xef\xbb\xbf{"text": "NaN is no number", "score": NaN}', "NaN is no number"),
+        (b'{"text": "a", "broken": "\\ud83d"}', "a"),
+    ],
+)
+def test_what_other_programs_write_as_json(tmp_path: Path, line: bytes, text: str) -> None:
+    """NaN as Python's json writes it, a byte order mark at the beginning or where two files were joined."""
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([line, jsonl("one").strip(), line]))
+    assert [document.text for document in documents(tmp_path)] == [text, "one", text]
+
+
+UNICODE = r"a\.\w+, line 1: expected UTF-8, got UTF-16 or UTF-32\. Convert it: iconv"
+ARRAY = r"a\.json, line 1: expected one JSON object a line, got one value over several lines"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        *((name, jsonl("one", "two").decode().encode(code), UNICODE)
+          for name in ("a.jsonl", "a.txt") for code in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")),
+        ("a.json", json.dumps([{"text": "one"}, {"text": "two"}], indent=2).encode(), ARRAY),
+        ("a.json", json.dumps({"data": [{"text": "one"}]}, indent=1).encode(), ARRAY),
+        ("a.json", b'[{"text": "one"},\n{"text": "two"}]', ARRAY),
+        ("a.json", b'[{"text": "one"}, {"text": "two"}]', r"line 1: expected an object .*, got list"),
+    ],
+)  # fmt: skip
+def test_the_wrong_kind_of_file_is_named(tmp_path: Path, name: str, data: bytes, problem: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InheritError, match=problem):
+        read(tmp_path)
+
+
+def test_a_disk_that_fails_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import io
+
+    class Failing(io.BytesIO):
+        def readline(self, *_: Any) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.jsonl").write_bytes(jsonl("one"))
+    reader = CorpusReader(tmp_path, list_files(tmp_path).files)
+    monkeypatch.setattr(reader.data_folder, "open", lambda *_: Failing())
+    monkeypatch.setattr(Failing, "__next__", Failing.readline, raising=False)
+    with pytest.raises(InheritError, match=r"a\.jsonl, after line 0: Input/output error\. Mend that"):
+        list(reader.run())
+
+
 def test_another_key(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"content": "x", "text": "y"}\n')
     assert [document.text for document in documents(tmp_path, text_key="content")] == ["x"]
@@ -197,6 +253,52 @@ def test_rows_of_tables(tmp_path: Path, name: str, write: Callable[[pyarrow.Tabl
         documents(tmp_path, text_key="content")
 
 
+WORDS = ["one", "étude", "three"]
+COLUMNS = {
+    "string": pyarrow.array(WORDS),
+    "large_string": pyarrow.array(WORDS, pyarrow.large_string()),
+    "string_view": pyarrow.array(WORDS, pyarrow.string_view()),
+    "binary": pyarrow.array([word.encode() for word in WORDS]),
+    "large_binary": pyarrow.array([word.encode() for word in WORDS], pyarrow.large_binary()),
+    "dictionary": pyarrow.array(WORDS).dictionary_encode(),
+    "invalid": pyarrow.Array.from_buffers(pyarrow.string(), 3, pyarrow.array([b"one", b"\xe9", b"three"]).buffers()),
+    "bytes": pyarrow.array([b"one", b"\xe9", b"three"]),
+    "list": pyarrow.array([["one"], ["two"]]),
+    "struct": pyarrow.array([{"en": "one"}]),
+    "int": pyarrow.array([1]),
+    "double": pyarrow.array([1.5, float("nan")]),
+    "bool": pyarrow.array([True]),
+    "timestamp": pyarrow.array([0], pyarrow.timestamp("s")),
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.PARQUET", pyarrow.parquet.write_table), ("a.arrow", write_stream), ("a.feather", write_file)],
+)
+def test_columns_of_any_type(
+    tmp_path: Path, name: str, write: Callable[[pyarrow.Table, Path], None], column: str
+) -> None:
+    write(pyarrow.table({"n": range(len(COLUMNS[column])), "text": COLUMNS[column]}), tmp_path / name)
+    if column in list(COLUMNS)[:6]:
+        assert [document.text for document in documents(tmp_path)] == WORDS
+    elif column in ("invalid", "bytes"):
+        found = [(d.metadata["line"], d.text, d.metadata.get("problem")) for d in documents(tmp_path)]
+        assert found == [(1, "one", None), (2, "", "not UTF-8 (byte 0xe9 at offset 0)"), (3, "three", None)]
+    else:
+        with pytest.raises(InheritError, match=rf"{name}, row 1: expected text in the column .text., got {column[:3]}"):
+            documents(tmp_path)
+
+
+@pytest.mark.parametrize("write", [pyarrow.parquet.write_table, write_stream, write_file])
+def test_a_table_without_rows_is_an_empty_file(tmp_path: Path, write: Callable[[pyarrow.Table, Path], None]) -> None:
+    name = "a.parquet" if write is pyarrow.parquet.write_table else "a.arrow"
+    write(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), tmp_path / name)
+    (tmp_path / f"b{name}").touch()
+    assert [document.metadata["problem"] for document in documents(tmp_path)] == 2 * ["empty file"]
+
+
 def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_dict({"text": [f"document {i}" for i in range(25)]})
@@ -211,7 +313,7 @@ def test_a_url_is_read_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "web/a.jsonl").write_bytes(jsonl("one"))
     url = f"file://{tmp_path}"
     assert list_files(url) == list_files(tmp_path)
-    assert [document.text for document in CorpusReader(url, list_files(url)).run()] == ["one"]
+    assert [document.text for document in CorpusReader(url, list_files(url).files).run()] == ["one"]
 
 
 def test_another_file_system(bpe: Path, tmp_path: Path) -> None:
@@ -219,9 +321,9 @@ def test_another_file_system(bpe: Path, tmp_path: Path) -> None:
     import fsspec
 
     fsspec.filesystem("memory").pipe("/hub/web/a.jsonl", jsonl("one"))
-    files = list_files("memory://hub")
+    files = list_files("memory://hub").files
     assert [(file.path, file.domain) for file in files] == [("web/a.jsonl", "web")]
-    encoder, split = open_tokenizer(bpe)[0], {"seed": 1, "val_share": 0.0, "val_glob": None}
+    encoder, split = open_tokenizer(bpe)[0], {"seed": 1, "val_share": 0.0}
     writer = ShardWriter(tmp_path, tmp_path / "records", "memory://hub", files, encoder, split)
     writer.run(CorpusReader("memory://hub", files).run())
     record = read_record(tmp_path / "records", 0)
@@ -234,6 +336,6 @@ def test_domains_by_patterns(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     patterns = {"common_crawl": ["common_crawl/*", "cc_*_sample.jsonl"], "book": ["book/*", "book_sample.jsonl"]}
-    assert [file.domain for file in list_files(tmp_path, patterns)] == ["book", *3 * ["common_crawl"]]
+    assert [file.domain for file in list_files(tmp_path, patterns).files] == ["book", *3 * ["common_crawl"]]
     with pytest.raises(InheritError, match=r"'cc_2019-30_sample\.jsonl' matches the patterns of none of the domains b"):
         list_files(tmp_path, {"book": ["book*"]})

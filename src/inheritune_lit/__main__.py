@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import io
 import json
 import os
 import sys
@@ -46,6 +47,8 @@ MENDABLE = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command named by the first argument; a command's module is imported only when it is asked for."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal can't show is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")
     command, *args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         print(_overview())

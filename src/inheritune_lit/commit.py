@@ -167,7 +167,8 @@ def natural(name: str) -> tuple[str | int, ...]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a small JSON file and makes it durable, so that a receipt written last vouches for what came before it."""
-    with path.open("w", encoding="utf-8") as file:
+    # a file's name may hold bytes that are no UTF-8, in Python halves of surrogate pairs: JSON's own escape keeps them
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")
     sync(path)

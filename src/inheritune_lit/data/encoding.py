@@ -1,13 +1,18 @@
 """Text → token ids exactly as litGPT encodes a document, in batches and without importing litGPT in every worker."""
 
 import hashlib
+import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import yaml
 
 from inheritune_lit.commit import InheritError, sha256_file
 
@@ -19,6 +24,17 @@ PROBE = (
     "Pre-training small base language models: 12,345 tokens (3.5%)!\n\tdef f(x):\n        return x ** 2  # étude\n"
     "Wherefore art thou Romeo? <s> </s> 东京 Привет naïve 🙂 don't they'll\r\n\n\n  https://example.org/a_b?c=1&d=2"
 )
+
+
+class Encoded(NamedTuple):
+    """Documents as token ids."""
+
+    ids: np.ndarray
+    """Of all documents, one after the other, uint32"""
+    lengths: np.ndarray
+    """Tokens of each document"""
+    special: Counter[str]
+    """Special tokens that the texts themselves hold, and how many of each"""
 
 
 @dataclass(frozen=True)
@@ -39,29 +55,52 @@ class Encoder:
     eos_id: int
     vocab_size: int
     """The largest token id there is, added tokens included, plus one."""
+    special: Mapping[int, str]
+    """Tokens that are no text, by their ids."""
+    embeddings: int | None = None
+    """Token ids that the model in the same folder has embeddings for, if there is one; all that occur must be below."""
 
     @property
     def dtype(self) -> str:
         """NumPy's name of the smallest unsigned type of the shards that holds every id, without byte order."""
         return "uint16" if self.vocab_size <= 2**16 else "uint32"
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each document."""
+    def encode(self, texts: list[str]) -> "Encoded":
+        """Token ids of documents, one after the other, their ends in place."""
         if self.backend == "huggingface":
             encodings = self._processor.encode_batch_fast(texts, add_special_tokens=False)
-            return [self._with_ends(encoding.ids) for encoding in encodings]
-        threads = int(os.environ.get("RAYON_NUM_THREADS", "1"))
-        return [self._with_ends(ids) for ids in self._processor.encode(texts, num_threads=threads)]
+            lists = [encoding.ids for encoding in encodings]
+        else:
+            threads = int(os.environ.get("RAYON_NUM_THREADS", "1"))
+            lists = self._processor.encode(texts, num_threads=threads)
+        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
+        ids = np.fromiter(itertools.chain.from_iterable(lists), np.uint32, int(lengths.sum()))
+        found = ids[np.isin(ids, [*self.special])] if self.special else ids[:0]
+        counts = zip(*np.unique(found, return_counts=True), strict=True)
+        special = Counter({self.special[int(token)]: int(number) for token, number in counts})
+        own = self._own_ends(ids, lengths)
+        if own.any():
+            lengths = lengths - np.add.reduceat(np.append(own, False), np.cumsum(lengths) - lengths) * (lengths > 0)
+            ids = ids[~own]
+        ends = np.cumsum(lengths)
+        at, what = ends[:, None], np.full((len(ends), 1), self.eos_id)
+        if self.bos:  # each goes to where the one before it ends; inserted at one place, EOS before BOS
+            at = np.column_stack([ends - lengths, ends])
+            what = np.column_stack([np.full(len(ends), self.bos_id), what])
+        return Encoded(np.insert(ids, at.ravel(), what.ravel()), lengths + 1 + self.bos, special)
 
-    def _with_ends(self, ids: list[int]) -> list[int]:
-        while ids and ids[-1] == self.eos_id:  # the text's own
-            ids.pop()
-        if ids and ids[0] == self.bos_id:
-            del ids[0]
-        if self.bos:
-            ids.insert(0, self.bos_id)  # type: ignore[arg-type]
-        ids.append(self.eos_id)
-        return ids
+    def _own_ends(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Where in the ids are the EOS that a text has at its end itself, and the BOS at its beginning."""
+        own = np.zeros(len(ids), bool)
+        ends = np.cumsum(lengths)
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True):
+            start = end - length
+            while end > start and ids[end - 1] == self.eos_id:
+                end -= 1
+                own[end] = True
+            if end > start and ids[start] == self.bos_id:
+                own[start] = True
+        return own
 
     @property
     def _processor(self) -> Any:
@@ -112,7 +151,9 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
                 f"{'every document ends' if name == 'EOS' else 'every document begins'} with. Name it in "
                 f"tokenizer_config.json{' or pass --bos false' if name == 'BOS' else ''}."
             )
-    encoder = Encoder(str(file.absolute()), tokenizer.backend, bos, tokenizer.bos_id, tokenizer.eos_id, size)
+    ends = (bos, tokenizer.bos_id, tokenizer.eos_id)
+    rows = _embeddings(tokenizer_dir / "model_config.yaml")
+    encoder = Encoder(str(file.absolute()), tokenizer.backend, *ends, size, _special(tokenizer), rows)
     entry = {
         "file": file.name,
         "sha256": sha256_file(file),
@@ -148,6 +189,23 @@ def _identity(tokenizer: "Tokenizer", rule: list[str]) -> str:
     ids = tokenizer.encode(PROBE, bos=False).tolist()
     content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id, *rule]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _special(tokenizer: "Tokenizer") -> dict[int, str]:
+    ids = {number for number in (tokenizer.bos_id, tokenizer.eos_id) if number is not None}
+    if tokenizer.backend == "sentencepiece":
+        return {number: tokenizer.processor.id_to_piece(number) for number in ids}
+    ids |= {number for number, token in tokenizer.processor.get_added_tokens_decoder().items() if token.special}
+    return {number: tokenizer.processor.id_to_token(number) for number in sorted(ids)}
+
+
+def _embeddings(model_config: Path) -> int | None:
+    """A tokenizer may have more tokens, such as Gemma's for images, which no text has."""
+    try:
+        size = yaml.safe_load(model_config.read_text(encoding="utf-8"))["padded_vocab_size"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return size if isinstance(size, int) else None
 
 
 def vocabulary_size(tokenizer: "Tokenizer") -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from datatrove.executor.local import LocalPipelineExecutor
+from tqdm import tqdm
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.file_system import lock, unlock
@@ -118,6 +119,8 @@ def _start_worker(line: Any, counters: Any, lock_file: Path, threads: int) -> No
     # datatrove logs to the console too; its log files have it all, and errors reach the parent as exceptions
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     lock(lock_file, fcntl.LOCK_SH)  # held until this process ends, see _wait_for_workers_of_a_killed_run
+    # the lock that tqdm makes by itself is a semaphore, which a process that ends at once leaves behind
+    tqdm.set_lock(threading.RLock())
     # tokenizers' threads: workers × threads = cores
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads > 1 else "false")

@@ -26,7 +26,7 @@ def check_quarantine(folder: Path, records: list[dict[str, Any]], max_bad_share:
     documents = sum(record["documents"] for record in records)
     if not bad:
         return {}
-    with (folder / QUARANTINE).open("w", encoding="utf-8") as file:
+    with (folder / QUARANTINE).open("w", encoding="utf-8", errors="backslashreplace") as file:
         for entry in bad:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     if len(bad) > max_bad_share * documents:
@@ -49,15 +49,25 @@ def _kind(problem: str) -> str:
     return problem.partition(" (")[0].partition(":")[0]
 
 
-def write_manifest(folder: Path, work: Path, content: Mapping[str, Any], records: list[dict[str, Any]]) -> None:
+def write_manifest(
+    folder: Path,
+    work: Path,
+    content: Mapping[str, Any],
+    records: list[dict[str, Any]],
+    left_out: list[dict[str, Any]],
+    domains: set[str],
+) -> None:
     """Merges the tasks' records into the manifest, checks that it describes what is there, and puts it in place.
 
     Raises:
-        InheritError: a split has no tokens.
+        InheritError: a split has no tokens, or a domain no documents.
     """
+    special = sum((Counter(record["special_tokens"]) for record in records), Counter[str]())
+    files = sorted((file for record in records for file in record["files"]), key=lambda f: f["path"])
     manifest = {
         **content,
-        "source": {"files": sorted((file for record in records for file in record["files"]), key=lambda f: f["path"])},
+        **({"special_tokens": dict(sorted(special.items()))} if special else {}),
+        "source": {"files": files, "left_out": left_out},
         "splits": {split: _domains(records, split) for split in ("train", "val")},
     }
     for split, entries in manifest["splits"].items():
@@ -68,6 +78,12 @@ def write_manifest(folder: Path, work: Path, content: Mapping[str, Any], records
                 f"({manifest['val_share']}) or val_glob ({manifest['val_glob']!r}) so that both splits get some, and "
                 "start over with --overwrite."
             )
+    found = {entry["domain"] for entries in manifest["splits"].values() for entry in entries}
+    if vanished := sorted(domains - found) if "sampling" not in content else []:
+        raise InheritError(
+            f"Nothing is left of the domain {', '.join(vanished)}: all its files are empty, or its documents blank or "
+            "broken. Mend its files or move them out of the folder, and start over with --overwrite."
+        )
     write_json(work / MANIFEST, manifest)
     (work / MANIFEST).rename(folder / MANIFEST)
     Manifest(folder).check_files()
@@ -109,6 +125,22 @@ def print_table(manifest: Manifest) -> None:
             print(f"{domain} is repeated: {epochs:.2f} epochs over {tokens:,} tokens")
         elif entry["wanted"] and abs(entry["got"] / entry["wanted"] - 1) > 0.01:
             print(f"{domain} misses its share by more than 1 %: its documents are too long for so few tokens")
+    _print_left_out(manifest)
     if bad := manifest.content.get("quarantine"):
         listed = ", ".join(f"{number:,} {kind}" for kind, number in bad.items())
         print(f"Left out and listed in {manifest.folder / QUARANTINE}: {listed}")
+
+
+def _print_left_out(manifest: Manifest) -> None:
+    """Files without documents, and tokens that are no text: of a manifest of an older version, nothing."""
+    from inheritune_lit.data.listing import LeftOut, summary
+
+    source = manifest.content["source"]
+    for line in summary([LeftOut(**entry) for entry in source.get("left_out", [])]):
+        print(f"Left out: {line}")
+    if empty := [file["path"] for file in source["files"] if file.get("empty")]:
+        print(
+            f"Empty: {len(empty):,} {'file' if len(empty) == 1 else 'files'} ({empty[0]}{', …' if empty[1:] else ''})"
+        )
+    if special := manifest.content.get("special_tokens"):
+        print("Special tokens in the texts themselves: " + ", ".join(f"{n:,} {token}" for token, n in special.items()))

@@ -16,7 +16,7 @@ TOKEN_BYTES = {"uint16": 2, "uint32": 4}
 # What decides about the bytes of the shards, next to the files; another value of one of these is another data set.
 SETTINGS = (
     *("format", "tokenizer", "dtype", "seed", "val_share", "val_glob", "tasks", "text_key", "domains", "revision"),
-    *("budget", "proportions", "allow_repeat", "renormalize"),
+    *("budget", "proportions", "allow_repeat", "renormalize", "named_splits"),
 )
 
 

@@ -15,9 +15,10 @@ from inheritune_lit.data.cluster import make_executor, run_on_ray, run_on_slurm
 from inheritune_lit.data.cutting import ShardCutter
 from inheritune_lit.data.encoding import Encoder
 from inheritune_lit.data.executor import Executor, cores
+from inheritune_lit.data.listing import SourceFile
 from inheritune_lit.data.sampling import Budget, Cut, cut, rate_for
 from inheritune_lit.data.shards import ShardWriter, hash_file, index_file, read_record
-from inheritune_lit.data.sources import CorpusReader, SourceFile
+from inheritune_lit.data.sources import CorpusReader
 
 RATES = "rates.json"
 CUTS = "cuts.json"
@@ -35,7 +36,7 @@ class Job:
     text_key: str
     encoder: Encoder
     split: dict[str, Any]
-    """seed, val_share and val_glob of split_of()."""
+    """seed and val_share of split_of()."""
     tasks: int
     workers: int | None
     """Tasks at the same time; None is as many as there is room for."""
@@ -201,7 +202,7 @@ def estimate(job: Job) -> dict[str, float]:
             read += max(reader.position, 1)
             characters += seen
             encoded += len(first)
-            tokens += len(job.encoder.encode_batch([first])[0])
+            tokens += len(job.encoder.encode([first]).ids)
         density = tokens / max(encoded, 1) * characters / max(read, 1)
         sizes[domain] = density * sum(file.size for file in files)
     return sizes

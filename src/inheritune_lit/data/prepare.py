@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from inheritune_lit import __version__
 from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, staging, write_json_whole
 from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
-from inheritune_lit.data.settings import check_numbers, check_split, command, make_budget
+from inheritune_lit.data.settings import check_numbers, command, hold_out, make_budget
 
 if TYPE_CHECKING:
+    from inheritune_lit.data.listing import LeftOut
     from inheritune_lit.data.passes import Job
     from inheritune_lit.data.sampling import Budget
 
@@ -32,6 +33,7 @@ def prepare(
     budget: int | None = None,
     proportions: dict[str, float] | None = None,
     domains: dict[str, list[str]] | None = None,
+    named_splits: Literal["hold_out", "leave_out", "mix"] | None = None,
     allow_repeat: bool = False,
     renormalize: bool = False,
     val_share: float = 0.0005,
@@ -49,8 +51,9 @@ def prepare(
 ) -> None:
     """Turn text into token shards for inheritune_lit.data.PackedTokens.
 
-    Documents are .txt files, lines of .jsonl files ({"text": ...}), both also .gz or .zst, and rows of .parquet and
-    .arrow files. The result, OUT_DIR/DOMAIN/{train,val}/*.ds and manifest.json, is the same to the byte on every
+    Documents are .txt files, lines of .jsonl, .json and .ndjson files ({"text": ...}), all also .gz, .zst, .bz2, .xz or
+    .lz4, and rows of .parquet and .arrow files. What is left out is named. The result,
+    OUT_DIR/DOMAIN/{train,val}/*.ds and manifest.json, is the same to the byte on every
     machine. An interrupted run goes on where it was when the same command is given again.
 
     Args:
@@ -62,6 +65,9 @@ def prepare(
             and the same seed, the larger sample contains the smaller.
         proportions: The share of the budget for each domain, adding up to 1; 0 leaves a domain out.
         domains: Patterns of the paths in INPUT_DIR that make up each domain. By default a top-level subfolder is one.
+        named_splits: What is done with files that are named as validation (valid, dev, eval …) or test splits: hold_out
+            takes validation's as validation documents and leaves test's out, leave_out leaves both out, mix reads them
+            like all others, where the names mean something else. By default they are an error.
         allow_repeat: Take a domain several times if it has too little text for its share of the budget.
         renormalize: Share out among the other domains what a domain lacks of its share, or a missing domain's share.
         val_share: The share of documents held out for validation, from 0 up to 1, chosen by a hash of their text.
@@ -85,30 +91,32 @@ def prepare(
     refuse_to_replace(out_dir, tokenizer_dir, *([] if "://" in str(input_dir) else [Path(input_dir)]))
     from inheritune_lit.data.cluster import Submitted
     from inheritune_lit.data.encoding import open_tokenizer
+    from inheritune_lit.data.listing import LeftOut, entries, list_files, pinned
     from inheritune_lit.data.passes import Job
-    from inheritune_lit.data.sources import list_files, pinned
 
     input_dir, revision = pinned(input_dir)
-    files = list_files(input_dir, domains)
-    wanted = make_budget(budget, proportions, files, allow_repeat, renormalize)
+    listing = list_files(input_dir, domains, named_splits)
+    files, left_out = hold_out(listing, val_share, val_glob, named_splits, input_dir), listing.left_out
+    wanted = make_budget(budget, proportions, files, domains, allow_repeat, renormalize)
     if wanted is not None:
+        without = [file for file in files if file.domain not in wanted.proportions]
+        left_out = [*left_out, *(LeftOut(file.path, file.size, "its domain's share is 0") for file in without)]
         files = [file for file in files if file.domain in wanted.proportions]
-    check_split(val_share, val_glob, input_dir, files)
     encoder, tokenizer = open_tokenizer(tokenizer_dir, bos)
-    split = {"seed": seed, "val_share": val_share, "val_glob": val_glob}
+    split: dict[str, Any] = {"seed": seed, "val_share": val_share}
     job = Job(
         str(input_dir) if "://" in str(input_dir) else str(Path(input_dir).absolute()),
         *(files, text_key, encoder, split, tasks or min(len(files), MAX_TASKS), workers),
         *(executor, executor_options or {}),
     )
-    plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **split, "tasks": job.tasks}
-    optional: dict[str, Any] = {"revision": revision, "domains": domains, "budget": budget, "proportions": proportions}
-    optional |= {"text_key": None if text_key == "text" else text_key}
-    optional |= {"allow_repeat": allow_repeat or None, "renormalize": renormalize or None}
-    plan |= {name: value for name, value in optional.items() if value is not None}
+    settings = {"revision": revision, "domains": domains, "budget": budget, "proportions": proportions}
+    settings |= {"named_splits": named_splits, "text_key": None if text_key == "text" else text_key}
+    settings |= {"allow_repeat": allow_repeat or None, "renormalize": renormalize or None}
+    plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **split, "val_glob": val_glob}
+    plan |= {"tasks": job.tasks, **{name: value for name, value in settings.items() if value is not None}}
     plan |= {"files": {file.path: file.size for file in files}}
     if dry_run:
-        _describe(plan, job, wanted)
+        _describe(plan, job, wanted, left_out)
         if executor == "slurm":
             _show_script(job, out_dir, wanted is not None)
         return
@@ -118,7 +126,8 @@ def prepare(
     try:
         with staging(out_dir, overwrite=overwrite, resume=True) as folder:
             if _start_or_resume(folder, plan, overwrite):
-                _fill(folder, job, wanted, max_bad_share, plan, command(input_dir, out_dir, tokenizer_dir, plan))
+                more = {"command": command(input_dir, out_dir, tokenizer_dir, plan), "left_out": entries(left_out)}
+                _fill(folder, job, wanted, max_bad_share, plan, more)
             shutil.rmtree(folder / WORK, ignore_errors=True)
     except Submitted as submitted:
         print(submitted)
@@ -157,7 +166,7 @@ def _start_or_resume(folder: Path, plan: dict[str, Any], overwrite: bool) -> boo
 
 
 def _fill(
-    folder: Path, job: "Job", budget: "Budget | None", max_bad_share: float, plan: dict[str, Any], command: str
+    folder: Path, job: "Job", budget: "Budget | None", max_bad_share: float, plan: dict[str, Any], more: dict[str, Any]
 ) -> None:
     """Runs what is left to do, and writes the manifest."""
     from inheritune_lit.data.finish import check_quarantine, read_records, write_manifest
@@ -170,15 +179,19 @@ def _fill(
         where, sampling = sample(job, folder, work, budget)
         records = read_records(where, job.tasks)
     content = {name: value for name, value in plan.items() if name != "files"} | {
-        "command": command,
+        "command": more["command"],
         "versions": {"inheritune_lit": __version__}
         | {name: version(name) for name in ("datatrove", "tokenizers", "sentencepiece")},
         "quarantine": check_quarantine(folder, records, max_bad_share),
     }
-    write_manifest(folder, work, content | ({"sampling": sampling} if sampling else {}), records)
+    domains = {file.domain for file in job.files}
+    content |= {"sampling": sampling} if sampling else {}
+    write_manifest(folder, work, content, records, more["left_out"], domains)
 
 
-def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None") -> None:
+def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None", left_out: "list[LeftOut]") -> None:
+    from inheritune_lit.data.listing import summary
+
     total = sum(file.size for file in job.files)
     print(f"{len(job.files):,} files, {total:,} bytes in {job.input_dir}, {job.tasks} tasks")
     wanted = budget.wanted(dict.fromkeys(budget.proportions)) if budget else {}
@@ -186,10 +199,14 @@ def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None") -> None
         sizes = [file.size for file in job.files if file.domain == domain]
         share = f", {wanted[domain]:,} tokens wanted" if budget else ""
         print(f"  {domain}: {len(sizes):,} files, {sum(sizes):,} bytes{share}")
+    if held_out := [file for file in job.files if file.held_out]:
+        print(f"  held out whole: {len(held_out):,} files, {sum(file.size for file in held_out):,} bytes")
+    print("\n".join(f"left out: {line}" for line in summary(left_out)) or "left out: no file")
     tokenizer = plan["tokenizer"]
     print(
         f"{tokenizer['file']}: {tokenizer['vocab_size']:,} ids, {8 * TOKEN_BYTES[plan['dtype']]} bits a token, "
-        f"{'BOS ' + str(tokenizer['bos_id']) if tokenizer['bos'] else 'no BOS'}, EOS {tokenizer['eos_id']}"
+        f"{'BOS ' + str(tokenizer['bos_id']) if tokenizer['bos'] else 'no BOS'}, EOS {tokenizer['eos_id']} "
+        f"({job.encoder.special[tokenizer['eos_id']]})"
     )
 
 

@@ -2,14 +2,16 @@
 
 import json
 import shlex
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.commit import InheritError
 
 if TYPE_CHECKING:
+    from inheritune_lit.data.listing import Listing, SourceFile, Splits
     from inheritune_lit.data.sampling import Budget
-    from inheritune_lit.data.sources import SourceFile
 
 
 def check_numbers(val_share: float, tasks: int | None, workers: int | None, max_bad_share: float) -> None:
@@ -22,25 +24,38 @@ def check_numbers(val_share: float, tasks: int | None, workers: int | None, max_
             raise InheritError(f"{name} is {value}, expected at least 1.")
 
 
-def check_split(val_share: float, val_glob: str | None, input_dir: str, files: "list[SourceFile]") -> None:
-    from fnmatch import fnmatchcase
+def hold_out(
+    listing: "Listing", val_share: float, val_glob: str | None, splits: "Splits | None", input_dir: str
+) -> "list[SourceFile]":
+    """The files, those held out that `val_glob` matches.
 
-    if val_glob is None:
-        if val_share == 0:
-            raise InheritError("val_share is 0 and there is no val_glob: nothing would be held out. Set one of them.")
-        return
-    matched = sum(fnmatchcase(file.path, val_glob) for file in files)
-    if matched in (0, len(files)):
+    Raises:
+        InheritError: nothing would be held out, or everything; or files are named as splits and nobody said what to do.
+    """
+    from inheritune_lit.data.listing import check_splits
+
+    check_splits(listing, splits, val_glob)
+    files = [
+        replace(file, held_out=file.held_out or (val_glob is not None and fnmatchcase(file.path, val_glob)))
+        for file in listing.files
+    ]
+    held_out = sum(file.held_out for file in files)
+    if not held_out and not val_share and val_glob is None:
+        raise InheritError("val_share is 0 and there is no val_glob: nothing would be held out. Set one of them.")
+    if held_out == len(files) or (val_glob is not None and not held_out):
+        what = "--named_splits hold_out" if val_glob is None else f"val_glob {val_glob!r}"
         raise InheritError(
-            f"val_glob {val_glob!r} matches {matched} of the {len(files)} files in {input_dir}, such as "
-            f"{files[0].path!r}; expected some but not all. It is compared with the path within the folder."
+            f"{what} matches {held_out} of the {len(files)} files in {input_dir}, such as {files[0].path!r}; expected "
+            "some but not all. It is compared with the path within the folder."
         )
+    return files
 
 
 def make_budget(
     tokens: int | None,
     proportions: dict[str, float] | None,
     files: "list[SourceFile]",
+    domains: dict[str, list[str]] | None,
     allow_repeat: bool,
     renormalize: bool,
 ) -> "Budget | None":
@@ -53,6 +68,8 @@ def make_budget(
             raise InheritError(
                 "proportions, allow_repeat and renormalize are about a budget of tokens: set budget too."
             )
+        if missing := [domain for domain in domains or {} if domain not in found]:
+            raise InheritError(f"No file matches the patterns of the domain {', '.join(missing)}. Mend or remove them.")
         return None
     if tokens < 1:
         raise InheritError(f"budget is {tokens}, expected at least 1 token.")
@@ -74,7 +91,7 @@ def make_budget(
 def command(input_dir: str, out_dir: Path, tokenizer_dir: Path, plan: dict[str, Any]) -> str:
     """The command that makes these bytes: all that they depend on is spelt out, the rest left out."""
     flags = {"out_dir": out_dir, "tokenizer_dir": tokenizer_dir, "bos": str(plan["tokenizer"]["bos"]).lower()}
-    names = ("budget", "proportions", "domains", "allow_repeat", "renormalize", "text_key")
+    names = ("budget", "proportions", "domains", "named_splits", "allow_repeat", "renormalize", "text_key")
     for name in (*names, "val_share", "val_glob", "seed", "tasks"):
         if (value := plan.get(name)) is not None:
             flags[name] = json.dumps(value) if isinstance(value, dict | bool) else value

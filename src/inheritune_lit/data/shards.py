@@ -1,8 +1,8 @@
 """Documents → token shards: the last step of the pipeline, which splits, tokenizes and writes."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,25 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
 from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json
-from inheritune_lit.data.encoding import Encoder
+from inheritune_lit.data.encoding import Encoded, Encoder
 from inheritune_lit.data.executor import advance
+from inheritune_lit.data.listing import SourceFile
 from inheritune_lit.data.sampling import SPACE, sample_hash
-from inheritune_lit.data.sources import SourceFile
+from inheritune_lit.data.sources import EMPTY
 from inheritune_lit.file_system import sync
 
 BATCH_CHARACTERS = 2**20  # encoded at once: enough for every thread, little enough for memory
 BATCH_DOCUMENTS = 1000
 
 
-def split_of(text: str, path: str, seed: int, val_share: float, val_glob: str | None) -> str:
+def split_of(text: str, seed: int, val_share: float) -> str:
     """train or val, by what the document says and not by where it stands: it stays when the corpus grows.
 
     Args:
         text: The document.
-        path: Its file, relative to the input folder.
         seed: Another seed, another choice.
         val_share: The share of documents that go to val, 0 to 1.
-        val_glob: Files whose documents all go to val; `*` matches across folders.
     """
-    if val_glob is not None and fnmatchcase(path, val_glob):
-        return "val"
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
     return "val" if int.from_bytes(digest, "big") < val_share * 2**64 else "train"
 
@@ -48,7 +45,7 @@ class ShardWriter(PipelineStep):
         input_dir: Folder of the files.
         files: All files; task r of R has files[r::R].
         encoder: Text → ids.
-        split: seed, val_share and val_glob of split_of().
+        split: seed and val_share of split_of(), which files that are held out do not ask.
         rates: If given, the share of each domain's documents that is written, each with its sample_hash().
     """
 
@@ -71,41 +68,48 @@ class ShardWriter(PipelineStep):
 
     def run(self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1) -> None:
         """Consumes the documents; the record is written last and made durable, before datatrove's completion marker."""
-        domains = {file.path: file.domain for file in self.files[rank::world_size]}
+        files = {file.path: file for file in self.files[rank::world_size]}
         shards = ShardSet(self.out_dir, rank, self.encoder, hashes=self.rates is not None)
         quarantine: list[dict[str, Any]] = []
+        empty: list[str] = []
+        special: Counter[str] = Counter()
         read = 0
         for batch in _batches(data or []):
-            read += len(batch)
-            quarantine += [document.metadata for document in batch if "problem" in document.metadata]
+            bad = [document.metadata for document in batch if "problem" in document.metadata]
+            empty += [entry["file"] for entry in bad if entry["problem"] == EMPTY]
+            quarantine += [entry for entry in bad if entry["problem"] != EMPTY]
+            read += sum(document.metadata.get("problem") != EMPTY for document in batch)
             good = [document for document in batch if "problem" not in document.metadata]
-            chosen = [
-                (document, number) for document in good if (number := self._chosen(document, domains)) is not None
-            ]
+            chosen = [(document, number) for document in good if (number := self._chosen(document, files)) is not None]
             with self.track_time(unit="batch"):
-                encoded = self.encoder.encode_batch([document.text for document, _ in chosen])
-            for (document, number), ids in zip(chosen, encoded, strict=True):
-                path = document.metadata["file"]
-                shards.write(domains[path], split_of(document.text, path, **self.split), ids, number)
-            tokens = sum(map(len, encoded))
-            self.stat_update("tokens", value=tokens, unit="batch")
-            advance(tokens=tokens)
+                encoded = self.encoder.encode([document.text for document, _ in chosen])
+            places = [self._place(document, files) for document, _ in chosen]
+            shards.write(places, encoded, [number for _, number in chosen])
+            special += encoded.special
+            self.stat_update("tokens", value=len(encoded.ids), unit="batch")
+            advance(tokens=len(encoded.ids))
         record = {
-            "files": [self._file_record(file) for file in self.files[rank::world_size]],
+            "files": [self._file_record(file, file.path in empty) for file in files.values()],
             "documents": read,
             "quarantine": quarantine,
+            "special_tokens": special,
             "shards": shards.close(),
         }
         write_record(self.records_dir, rank, record)
 
-    def _chosen(self, document: Document, domains: dict[str, str]) -> int | None:
+    def _place(self, document: Document, files: dict[str, SourceFile]) -> tuple[str, str]:
+        """The document's domain and split."""
+        file = files[document.metadata["file"]]
+        return file.domain, "val" if file.held_out else split_of(document.text, **self.split)
+
+    def _chosen(self, document: Document, files: dict[str, SourceFile]) -> int | None:
         """The document's hash if it is a candidate; without sampling every one is, and its hash does not matter."""
         if self.rates is None:
             return 0
         number = sample_hash(document.text, self.split["seed"])
-        return number if number < self.rates[domains[document.metadata["file"]]] * SPACE else None
+        return number if number < self.rates[files[document.metadata["file"]].domain] * SPACE else None
 
-    def _file_record(self, file: SourceFile) -> dict[str, Any]:
+    def _file_record(self, file: SourceFile, empty: bool) -> dict[str, Any]:
         folder = get_datafolder(self.input_dir)
         info = folder.info(file.path)
         if info["size"] != file.size:
@@ -116,7 +120,7 @@ class ShardWriter(PipelineStep):
         # a hub tells the hash of a file; reading it again to compute one would mean to download it twice
         known = (info.get("lfs") or {}).get("sha256") or info.get("blob_id")
         sha256 = sha256_file(Path(folder.path) / file.path) if folder.is_local() else known
-        return {"path": file.path, "size": file.size, "sha256": sha256}
+        return {"path": file.path, "size": file.size, "sha256": sha256} | ({"empty": True} if empty else {})
 
 
 class ShardSet:
@@ -139,9 +143,13 @@ class ShardSet:
             self._shards[place] = _Shard(self._folder, f"{domain}/{split}/{self._rank:05d}.ds", self._encoder)
         return self._shards[place]
 
-    def write(self, domain: str, split: str, ids: list[int], number: int) -> None:
-        """Appends a document; `number` is its sample_hash()."""
-        self[domain, split].write(np.asarray(ids, dtype=np.int64), [len(ids)], [number])
+    def write(self, places: Sequence[tuple[str, str]], encoded: Encoded, numbers: Sequence[int]) -> None:
+        """Appends documents, each to its place, (domain, split); `numbers` are their sample_hash()."""
+        for place in dict.fromkeys(places):
+            mine = np.array([found == place for found in places])
+            ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, encoded.lengths)]
+            ends = np.cumsum(encoded.lengths[mine]).tolist()
+            self[place].write(ids, ends, [number for number, is_mine in zip(numbers, mine, strict=True) if is_mine])
 
     def close(self) -> list[dict[str, Any]]:
         """Closes and makes durable; returns what there is to know of each shard."""
@@ -165,7 +173,7 @@ class _Shard:
     """A datatrove TokenizedFile that counts, and refuses ids that the tokenizer does not have."""
 
     def __init__(self, folder: Path, path: str, encoder: Encoder) -> None:
-        self.path, self._name, self._vocab_size = folder / path, path, encoder.vocab_size
+        self.path, self._name, self._encoder = folder / path, path, encoder
         self._dtype = np.dtype(encoder.dtype).newbyteorder("<")
         self._file = TokenizedFile(str(folder), path, token_size=self._dtype.itemsize)
         self._max_token_id = -1
@@ -174,12 +182,17 @@ class _Shard:
 
     def write(self, ids: np.ndarray, ends: Sequence[int], numbers: Sequence[int]) -> None:
         """Appends documents, given their ids one after the other, where each ends in them, and their hashes."""
-        if len(ids):  # litGPT's rules can leave nothing of a document that consists of an EOS
+        if len(ids):
             self._max_token_id = max(self._max_token_id, int(ids.max()))
-        if self._max_token_id >= self._vocab_size:
+        if self._max_token_id >= self._encoder.vocab_size:
             raise InheritError(
                 f"The tokenizer gave the token id {self._max_token_id} but its vocabulary ends at "
-                f"{self._vocab_size - 1}: tokenizer file and configuration do not belong together."
+                f"{self._encoder.vocab_size - 1}: tokenizer file and configuration do not belong together."
+            )
+        if self._encoder.embeddings is not None and self._max_token_id >= self._encoder.embeddings:
+            raise InheritError(
+                f"A text for {self.path} has the token id {self._max_token_id}, but the model beside the tokenizer has "
+                f"embeddings for {self._encoder.embeddings:,} only. Remove the text, or use the model's own tokenizer."
             )
         self._file.write_bytes(ids.astype(self._dtype).tobytes(), list(ends))
         self.numbers += numbers

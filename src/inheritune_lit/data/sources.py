@@ -1,111 +1,27 @@
-"""Where documents come from: a folder or a data set of text, JSONL, Parquet and Arrow files, each in a domain.
+"""Documents out of the files of a folder or a data set: text, JSON lines, Parquet and Arrow.
 
 Unlike datatrove's own readers, which warn and go on, what can't be read is passed on with its file and line, for the
 writer to report: a corpus with silent holes can't be reproduced.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 from datatrove.data import Document
-from datatrove.io import DataFolder, get_datafolder
-from datatrove.pipeline.readers import IpcReader, ParquetReader
 from datatrove.pipeline.readers.base import BaseDiskReader
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.data.compression import COMPRESSIONS, DAMAGE, decompressed
+from inheritune_lit.data.compression import DAMAGE, decompressed, suffixes
 from inheritune_lit.data.executor import advance
+from inheritune_lit.data.listing import ARROW, PARQUET, TEXT, SourceFile
+from inheritune_lit.data.tables import Item, rows
 
-HUB = "hf://"
-TABLES = (".parquet", ".arrow")
-SUFFIXES = (*(kind + compression for kind in (".txt", ".jsonl") for compression in COMPRESSIONS), *TABLES)
-
-# A document, or what is wrong with it: (line or row number, text, problem or None).
-Item = tuple[int, str, str | None]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file of documents: its path relative to the input folder, its size in bytes, and the domain it belongs to."""
-
-    path: str
-    size: int
-    domain: str
-
-
-def pinned(input_dir: str | Path) -> tuple[str, str | None]:
-    """The Hugging Face hub's URL at the commit that it means now, and that commit: a name there may mean another later.
-
-    Anything else is returned as it is, without a commit.
-
-    Raises:
-        InheritError: the hub can't be reached, or has no such repository.
-    """
-    if not str(input_dir).startswith(HUB):
-        return str(input_dir), None
-    from huggingface_hub import HfApi, HfFileSystem
-
-    hub = HfFileSystem()
-    try:
-        place = hub.resolve_path(str(input_dir))
-        found = HfApi(endpoint=hub.endpoint).repo_info(
-            place.repo_id, repo_type=place.repo_type, revision=place.revision
-        )
-    except OSError as error:  # all of huggingface_hub's and requests' are one
-        raise InheritError(f"Can't find out which commit {input_dir} is at: {error}") from error
-    commit = str(found.sha)
-    return HUB + replace(place, revision=commit, _raw_revision=None).unresolve(), commit
-
-
-def list_files(input_dir: str | Path, domains: Mapping[str, Sequence[str]] | None = None) -> list[SourceFile]:
-    """The files of documents under a folder, sorted by path; hidden ones and other kinds are left out.
-
-    Args:
-        input_dir: A folder, or the URL of one, such as hf://datasets/OWNER/NAME.
-        domains: The patterns of each domain's files; by default a top-level subfolder is a domain.
-
-    Raises:
-        InheritError: there is no such folder, nothing in it to read, a link to a folder, or a file matches no domain.
-    """
-    for domain in domains or {}:
-        if Path(domain).name != domain or domain.startswith(".") or not domain:
-            raise InheritError(f"{domain!r} is no name for a domain: it becomes a folder's, so no /, and no . first.")
-    folder = get_datafolder(str(input_dir))
-    if not folder.isdir(""):
-        raise InheritError(f"{input_dir} is not a folder. Give a folder of {', '.join(SUFFIXES)} files.")
-    own_name = Path(folder.path).resolve().name or "text"
-    if str(input_dir).startswith(HUB):
-        own_name = own_name.partition("@")[0]
-    files = []
-    for path, info in sorted(folder.find("", detail=True).items()):
-        if any(part.startswith(".") for part in Path(path).parts):
-            continue
-        if info.get("islink") and not folder.isfile(path):  # fsspec follows links to files only
-            what = "a folder, which is not followed" if folder.isdir(path) else "nothing that is there"
-            raise InheritError(
-                f"{input_dir}: {path} is a link to {what}: {info['destination']}. Mount or copy it there, or remove it."
-            )
-        if path.endswith(SUFFIXES):
-            files.append(SourceFile(path, info["size"], _domain_of(path, own_name, domains)))
-    if not files:
-        raise InheritError(f"No documents under {input_dir}: expected files named *{', *'.join(SUFFIXES)}.")
-    return files
-
-
-def _domain_of(path: str, own_name: str, domains: Mapping[str, Sequence[str]] | None) -> str:
-    if domains is None:
-        parts = Path(path).parts
-        return parts[0] if len(parts) > 1 else own_name
-    for domain, patterns in domains.items():
-        if any(fnmatchcase(path, pattern) for pattern in patterns):
-            return domain
-    raise InheritError(
-        f"{path!r} matches the patterns of none of the domains {', '.join(domains)}. Move it or add one."
-    )
+EMPTY = "empty file"  # no bad document: Spark and others write such parts
+MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
+OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16 and UTF-32
 
 
 class CorpusReader(BaseDiskReader):
@@ -127,6 +43,7 @@ class CorpusReader(BaseDiskReader):
     def __init__(self, input_dir: str | Path, files: list[SourceFile], text_key: str = "text") -> None:
         super().__init__(str(input_dir), text_key=text_key)
         self.files = files
+        self._sizes = {file.path: file.size for file in files}
         self.position = 0  # bytes of the file that is being read that are done
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
@@ -141,45 +58,31 @@ class CorpusReader(BaseDiskReader):
                 yield _document(filepath, line, text, problem or _problem_with(text))
                 advance(input_bytes=self.position - reported)
                 reported = self.position
-        except DAMAGE as error:
-            problem = f"damaged file: cut short or not what its name says, after line {line} ({error})"
-            yield _document(filepath, line, "", problem)
         except InheritError as error:
             raise InheritError(f"{self.data_folder.resolve_paths(filepath)}, {error}") from error
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file
+                place = f"{self.data_folder.resolve_paths(filepath)}, after line {line}"
+                raise InheritError(f"{place}: {error.strerror}. Mend that, and run the same command again.") from error
+            problem = f"damaged file: cut short or not what its name says, after line {line} ({error})"
+            yield _document(filepath, line, "", problem)
         else:
             if line == 0:
-                yield _document(filepath, 0, "", "empty file")
+                yield _document(filepath, 0, "", EMPTY)
 
     def _items(self, filepath: str) -> Iterator[Item]:
-        if filepath.endswith(TABLES):
-            yield from self._rows(filepath)
+        kind, size = suffixes(filepath)[0], self._sizes[filepath]
+        if not size:
             return
-        is_text = filepath.endswith(tuple(".txt" + compression for compression in COMPRESSIONS))
         with self.data_folder.open(filepath, "rb") as raw, decompressed(raw, filepath) as file:
-            for item in _whole(file) if is_text else _lines(file, self.text_key):
+            if kind in (*PARQUET, *ARROW):
+                for item, share in rows(file, kind in PARQUET, self.text_key, size):
+                    self.position = int(size * share)
+                    yield item
+                return
+            for item in _whole(file) if kind in TEXT else _lines(file, self.text_key):
                 self.position = raw.tell()
                 yield item
-
-    def _rows(self, filepath: str) -> Iterator[Item]:
-        """The rows of a table by datatrove's readers, which would leave out those without a text."""
-        import pyarrow.parquet
-
-        options = {"text_key": self.text_key, "id_key": self.text_key, "adapter": _keep_empty}
-        size, rows = self.data_folder.size(filepath), None
-        try:
-            if filepath.endswith(".parquet"):
-                reader = ParquetReader(self.data_folder, read_metadata=False, **options)
-                with self.data_folder.open(filepath, "rb") as file:
-                    rows = pyarrow.parquet.read_metadata(file).num_rows
-            else:
-                reader = IpcReader(self.data_folder, stream=not _is_arrow_file(self.data_folder, filepath), **options)
-            for row, document in enumerate(reader.read_file(filepath), start=1):
-                # Arrow does not say how many rows there will be, but is not compressed: its text is its size
-                self.position = size * row // rows if rows else min(size, self.position + len(document.text))
-                yield row, document.text, None
-        except pyarrow.ArrowInvalid as error:
-            raise EOFError(str(error)) from error
-        self.position = size
 
 
 def _document(path: str, line: int, text: str, problem: str | None) -> Document:
@@ -197,6 +100,7 @@ def _whole(file: IO[bytes]) -> Iterator[Item]:
     content = file.read()
     if not content:
         return
+    _check_unicode(content)
     try:
         yield 1, content.decode("utf-8-sig"), None  # a leading byte order mark is a signature, not text
     except UnicodeDecodeError as error:
@@ -206,15 +110,48 @@ def _whole(file: IO[bytes]) -> Iterator[Item]:
 
 def _lines(file: IO[bytes], text_key: str) -> Iterator[Item]:
     """Lines end in \\n only, so that a text's own characters stay as they are."""
+    first = True
     for number, line in enumerate(file, start=1):
+        if number == 1:
+            _check_unicode(line)
         if not line.strip():
             continue
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            yield number, "", f"{'broken JSON' if _is_utf8(line) else 'not UTF-8'} ({error})"
-            continue
-        yield number, _text_of(record, text_key, number), None
+            if (record := _leniently(line)) is None:
+                if first:
+                    _check_one_a_line(line, number)
+                yield number, "", f"{'broken JSON' if _is_utf8(line) else 'not UTF-8'} ({error})"
+                continue
+        finally:
+            first = False
+        yield number, *_text_of(record, text_key, number)
+
+
+def _leniently(line: bytes) -> Any:
+    """What Python's json module writes and orjson refuses, NaN and Infinity, and a byte order mark; None if broken."""
+    try:
+        return json.loads(line.removeprefix(MARK).decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _check_unicode(start: bytes) -> None:
+    """Such a file would be one bad document, and all others in it lost."""
+    zeros = [i for i, byte in enumerate(start[:4]) if not byte]
+    if start[:2] in OTHER_UNICODE or zeros in ([1, 3], [0, 2], [1, 2, 3], [0, 1, 2]):
+        raise InheritError("line 1: expected UTF-8, got UTF-16 or UTF-32. Convert it: iconv -f UTF-16 -t UTF-8 FILE.")
+
+
+def _check_one_a_line(line: bytes, number: int) -> None:
+    """A file of one JSON value over many lines would be as many broken ones."""
+    start = line.removeprefix(MARK).strip()
+    if start[:1] in (b"[", b"{") and start[-1:] in (b"[", b"{", b","):
+        raise InheritError(
+            f"line {number}: expected one JSON object a line, got one value over several lines. Write it anew: "
+            "jq -c '.[]' FILE if it is an array, jq -c . FILE if it is objects."
+        )
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -225,25 +162,18 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _text_of(record: Any, text_key: str, number: int) -> str:
-    if isinstance(record, dict) and isinstance(text := record.get(text_key), str):
-        return text
+def _text_of(record: Any, text_key: str, number: int) -> tuple[str, str | None]:
+    """The text and what is wrong with it."""
+    text = record.get(text_key) if isinstance(record, dict) else None
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return "", f"broken JSON (half of a surrogate pair at character {error.start})"
+        return text, None
+    if isinstance(record, dict) and text_key in record and text is None:
+        return "", None  # a blank document, as a null in a table is
     found = f"the keys {sorted(record)}" if isinstance(record, dict) else type(record).__name__
     if isinstance(record, dict) and text_key in record:
-        found = f'"{text_key}": {type(record[text_key]).__name__}'
+        found = f'"{text_key}": {type(text).__name__}'
     raise InheritError(f'line {number}: expected an object with a string under "{text_key}", got {found}.')
-
-
-def _keep_empty(self: BaseDiskReader, data: dict[str, Any], path: str, id_in_file: int) -> dict[str, Any]:
-    """datatrove's adapter of a row, but one without a text stays, as a blank document."""
-    if self.text_key not in data:
-        raise InheritError(
-            f'row {id_in_file + 1}: expected a column "{self.text_key}", got the columns {sorted(data)}.'
-        )
-    return {"text": data[self.text_key] or " ", "id": f"{path}/{id_in_file}"}
-
-
-def _is_arrow_file(folder: DataFolder, path: str) -> bool:
-    """Arrow has a file format and a stream format; Hugging Face's `save_to_disk` writes the latter."""
-    with folder.open(path, "rb") as file:
-        return bool(file.read(6) == b"ARROW1")
