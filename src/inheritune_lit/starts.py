@@ -210,11 +210,11 @@ def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
     On a GPU, litGPT draws them with the GPU's own generator: the same distribution, other numbers.
     """
     import torch
-    from lightning import Fabric
+    from lightning.fabric import Fabric, plugins
 
     from inheritune_lit.gpt2.training import initialize_weights
 
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugins.environments.LightningEnvironment())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with fabric.init_module(empty_init=True):

@@ -14,6 +14,7 @@ from inheritune_lit.checkpoint import WEIGHTS
 from inheritune_lit.commit import InheritError, write_json_whole
 from inheritune_lit.data.manifest import differences
 from inheritune_lit.launch import child, keep
+from inheritune_lit.launch.cluster import taken_away
 from inheritune_lit.launch.finish import bare_model
 from inheritune_lit.launch.process import Terminated, listen
 from inheritune_lit.launch.record import check_same, environment, freeze, parents, read_launch
@@ -134,7 +135,7 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**self.environment, **variables},
+                environment={**self._without_cluster(), **self.environment, **variables},
                 lock=lock,
                 on_progress=self.on_progress,
                 on_line=self._line,
@@ -149,6 +150,9 @@ class Launch:
             self._note(exit=code)
         if code:
             raise self._failed(code)
+
+    def _without_cluster(self) -> dict[str, None]:
+        return taken_away(self.options.launcher, self.recipe.get("num_nodes") or 1)
 
     def _resumed(self, checkpoint: "Checkpoint | None") -> tuple[list[str], dict[str, str]]:
         """What litGPT is told to go on from."""

@@ -68,7 +68,7 @@ def pretrain(
     except ValueError as error:
         raise InheritError(f"--launcher {launcher!r} is no command: {error}.") from error
     run = Path(out_dir or str(read_document(recipe).get("out_dir") or "out/pretrain"))
-    asked = Asked(run, devices, nodes, verify, keep_last, keep_every, restart, dry_run)
+    asked = Asked(run, devices, nodes, verify, keep_last, keep_every, restart, dry_run, before_python)
     findings, document = preflight(recipe, asked)
     print(report(recipe, findings, document), flush=True)
     if any(finding.severity == "error" for finding in findings):

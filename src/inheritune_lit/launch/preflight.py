@@ -13,6 +13,7 @@ from typing import Literal
 from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
 from inheritune_lit.commit import InheritError, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
+from inheritune_lit.launch.cluster import check_cluster
 from inheritune_lit.launch.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
 from inheritune_lit.launch.room import planned
 from inheritune_lit.launch.settings import visible_gpus
@@ -37,6 +38,7 @@ class Asked:
     keep_every: int | None = None
     restart: bool = False
     dry_run: bool = False
+    launcher: tuple[str, ...] = ()
 
 
 def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
@@ -51,6 +53,7 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
         fix = "Bring it here, or correct the path."
         findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]
     findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
+    findings += check_cluster(document, asked)
     wrong = any(finding.severity == "error" for finding in findings)
     findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
     if not any(finding.severity == "error" for finding in findings):

@@ -35,7 +35,7 @@ def listen(
     log: Path,
     watch: Watch,
     *,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str | None],
     lock: int,
     on_progress: Callable[[Progress], None],
     on_line: Callable[[str], None],
@@ -48,7 +48,7 @@ def listen(
         command: What to run.
         log: The file to append to.
         watch: Understands the lines; its errors stop the run.
-        environment: Added to this process' own.
+        environment: Added to this process' own; None takes a variable away.
         lock: Descriptor of the run folder's lock, which the training holds as well.
         on_progress: Called for each step that is logged.
         on_line: Called for each line.
@@ -105,9 +105,10 @@ def _read(stream: TextIO | None, lines: Lines) -> None:
 
 @contextmanager
 def _started(
-    command: Sequence[str], environment: Mapping[str, str], lock: int
+    command: Sequence[str], environment: Mapping[str, str | None], lock: int
 ) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """The training, and its process group, which its ranks and workers are in and a guard: none is left behind."""
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     # made before the training that joins it, so that there is no moment without a guard; and while it is there, the
     # group's number is nobody else's
     with subprocess.Popen(
@@ -120,7 +121,7 @@ def _started(
         try:
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                env={name: value for name, value in variables.items() if value is not None},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

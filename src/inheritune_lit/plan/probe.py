@@ -28,12 +28,15 @@ def measure(config: "Config", settings: "Namespace", steps: int) -> dict[str, An
     """
     import lightning as L
     import torch
+    from lightning.fabric.plugins.environments import LightningEnvironment
     from litgpt.utils import instantiate_torch_optimizer
 
     from inheritune_lit.gpt2.training import initialize_weights
 
     train = settings.train
-    fabric = L.Fabric(devices=1, precision=settings.precision or "bf16-mixed")
+    fabric = L.Fabric(
+        devices=1, precision=settings.precision or "bf16-mixed", plugins=LightningEnvironment()
+    )  # whatever job this is in
     try:
         with fabric.init_module(empty_init=True):
             model: Any = gpt2.build(config)
