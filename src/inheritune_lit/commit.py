@@ -211,7 +211,10 @@ def sha256_of(files: Iterable[Path], folder: Path) -> str:
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it; reads 16 MiB at a time."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**24):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**24):
+                digest.update(chunk)
+    except OSError as error:  # which names no file once it is open
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return digest.hexdigest()

@@ -4,11 +4,11 @@ import errno
 import hashlib
 import mmap
 import pickle
-import pickletools
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,20 +78,35 @@ class Weights(Mapping[str, "torch.Tensor"]):
             file.seek(record.offset)
             filled = 0
             while filled < record.size:
-                filled += file.readinto(buffer[filled : min(record.size, filled + 2**24)]) or _ended(self.path)
+                filled += self._read(file, buffer[filled : min(record.size, filled + 2**24)])
         if compare:
             self.compare(name, zlib.crc32(buffer[: record.size]))
         return self._view(name, buffer, 0)
 
     def check(self) -> None:
-        """Reads the mapped pages of all tensors, in no memory of its own: whoever uses a view next finds them there.
+        """Reads all tensors, 16 MiB at a time: whoever uses a view next finds its pages in the cache.
+
+        Not through the map: a page of it that the disk can't give kills the process.
 
         Raises:
+            Unreadable: it can't be read now.
             InheritError: a tensor's bytes are not those that were saved (CRC-32).
         """
-        mapped = memoryview(self._map)
-        for record, name in {self.record(name): name for name in self}.items():
-            self.compare(name, zlib.crc32(mapped[record.offset : record.offset + record.size]))
+        buffer = memoryview(bytearray(2**24))
+        with self.path.open("rb", buffering=0) as file:
+            for record, name in {self.record(name): name for name in self}.items():
+                file.seek(record.offset)
+                left, found = record.size, 0
+                while left:
+                    count = self._read(file, buffer[:left])
+                    left, found = left - count, zlib.crc32(buffer[:count], found)
+                self.compare(name, found)
+
+    def _read(self, file: RawIOBase, buffer: memoryview) -> int:
+        try:
+            return file.readinto(buffer) or _ended(self.path)
+        except OSError as error:
+            raise not_whole(self.path, error, f"Can't read {self.path}: {error}") from error
 
     def compare(self, name: str, found: int) -> None:
         """Compares the CRC-32 of a tensor's storage, as it was found, with that of when it was saved.
@@ -197,19 +212,6 @@ def zip_records(path: Path) -> list[Record]:
         )
         raise not_whole(path, error, message) from error
     return records
-
-
-def is_wrapped(path: Path) -> bool:
-    """Whether a checkpoint file holds `{"model": …}`, as `litgpt pretrain` saves it.
-
-    litGPT itself starts from bare weights only. Tells by the strings of its pickle, of which nothing is run; no torch.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return any(argument == "model" for _, argument, _ in pickletools.genops(archive.read(name)))
-    except Exception as error:  # whatever a damaged archive or pickle causes; StopIteration without a pickle
-        raise not_whole(path, error, f"{path} is not a whole PyTorch checkpoint ({error}).") from error
 
 
 def _tensor_layout(path: Path) -> dict[str, "torch.Tensor"]:

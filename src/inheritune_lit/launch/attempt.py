@@ -127,6 +127,7 @@ class Launch:
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
             | self._here
         )
+        alone = taken_away(self.options.launcher, self.recipe.get("num_nodes") or 1)
         self._began = time.monotonic()
         self._note()
         code: int | None = None
@@ -135,7 +136,7 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**self._without_cluster(), **self.environment, **variables},
+                environment={**alone, **self.environment, **variables},
                 lock=lock,
                 on_progress=self.on_progress,
                 on_line=self._line,
@@ -150,9 +151,6 @@ class Launch:
             self._note(exit=code)
         if code:
             raise self._failed(code)
-
-    def _without_cluster(self) -> dict[str, None]:
-        return taken_away(self.options.launcher, self.recipe.get("num_nodes") or 1)
 
     def _resumed(self, checkpoint: "Checkpoint | None") -> tuple[list[str], dict[str, str]]:
         """What litGPT is told to go on from."""
@@ -233,7 +231,11 @@ class Launch:
     def _failed(self, code: int) -> InheritError:
         log = self.run / LOG
         if code < 0:
-            hint = " Was the memory full? `dmesg` says whether the kernel did it." if code == -signal.SIGKILL else ""
+            hints = {
+                signal.SIGKILL: " Was the memory full? `dmesg` says whether the kernel did it.",
+                signal.SIGBUS: " A checkpoint or shard could not be read: `dmesg` may tell of its disk.",
+            }
+            hint = hints.get(signal.Signals(-code), "")
             return InheritError(f"litgpt pretrain was killed by {signal.Signals(-code).name}.{hint} {self._goes_on()}")
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         if code == 128 + signal.SIGTERM and child.SAVED in tail:

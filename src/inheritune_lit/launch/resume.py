@@ -108,8 +108,8 @@ def check(path: Path, config: "Config", train: Mapping[str, Any], *, final_step:
     """
     import torch
 
+    _check_bytes(path)  # first: a fault of the disk is told as one by Python's reader only, not by torch's
     weights = Weights(path)
-    _check_bytes(path)
     check_names_and_shapes(weights, config, path.parent)
     content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     if not isinstance(content, dict) or not {"model", "optimizer", "iter_num", "step_count"} <= content.keys():

@@ -4,14 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, read_receipt
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
+from inheritune_lit.recipes.check_start import no_start
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import PACKED, checkpoint_folder, config_class
 from inheritune_lit.recipes.reading import Document
-from inheritune_lit.runs import MODEL
-from inheritune_lit.weights import Weights, is_wrapped
 
 
 def check_folders(document: Document) -> list[Finding]:
@@ -32,7 +31,7 @@ def _initial(document: Document) -> list[Finding]:
     folder = checkpoint_folder(value)
     if not folder.is_dir():
         return [_absent(key, folder)]
-    if findings := _no_start(key, folder):
+    if findings := no_start(key, folder):
         return findings
     try:
         there = _config(folder)
@@ -42,34 +41,6 @@ def _initial(document: Document) -> list[Finding]:
     if isinstance(stated, dict):
         findings += _model_differs(stated, there, folder)
     return findings + _receipt(folder)
-
-
-def _no_start(key: str, folder: Path) -> list[Finding]:
-    """What of a folder litGPT can't start from: no weights, or those of a run, with its optimizer beside them."""
-    if not (folder / WEIGHTS).is_file():
-        here = next(
-            (place for place in (folder / MODEL, *sorted(folder.iterdir())) if (place / WEIGHTS).is_file()), None
-        )
-        fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
-        return [Finding("error", key, f"{folder} holds no {WEIGHTS}.", f"Write {here}." if here else fix)]
-    try:
-        if not is_wrapped(folder / WEIGHTS):
-            return []
-        Weights(folder / WEIGHTS)  # what is hostile or damaged is told as that
-    except InheritError as error:
-        return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
-    text = (
-        f"{folder / WEIGHTS} holds a run's state: its model, optimizer and counters. litGPT starts from bare weights."
-    )
-    ended, make = (
-        folder.parent / MODEL,
-        f"`inheritune surgery {folder} --layers ::1 --out_dir NEW_DIR` writes these alone.",
-    )
-    fix = f"Write {ended}, the weights at the run's end" if (ended / WEIGHTS).is_file() else ""
-    step = folder.parent / "weights" / folder.name.removeprefix("step-")  # as --keep_last leaves it
-    if folder.name != "final" and (step / WEIGHTS).is_file():
-        fix = f"Write {step}, a copy of the weights alone"
-    return [Finding("error", key, text, f"{fix}; or {make}" if fix else make)]
 
 
 def _config(folder: Path) -> Any:
