@@ -21,6 +21,7 @@ from inheritune_lit.checkpoint import (
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.hugging_face import as_hf_config, check_describes
 from inheritune_lit.origin import Origin
+from inheritune_lit.plain_llama import is_plain_llama
 from inheritune_lit.starts import (
     Head,
     Start,
@@ -203,6 +204,8 @@ def _hf_config(
     if not path.is_file():
         return None
     hf_config = start_hf_config(start, read_json(path, "Hugging Face config"), config, blocks)
+    if is_plain_llama(hf_config, target):
+        return hf_config
     try:
         check_describes(as_hf_config(hf_config, target, path), target, source_dir)
     except InheritError as error:
