@@ -23,6 +23,7 @@ MODEL_CONFIG = "model_config.yaml"
 PER_LAYER = ("sliding_window_indices", "rope_indices")
 """What model_config.yaml says of each block"""
 HF_CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 RECEIPT = "inheritance.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -119,6 +120,36 @@ def check_per_layer(lists: Mapping[str, Any], n_layer: int, path: Path) -> None:
         raise InheritError(
             f"{path} says something of each block for another number of blocks than {n_layer}: {', '.join(wrong)} "
             "entries. It was copied from another depth: give each list one entry per block."
+        )
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuses a folder whose settings could make transformers run code, in spite of `trust_remote_code=False`.
+
+    `_attn_implementation*` may name a kernel, which the package `kernels` fetches from a hub and runs (CVE-2026-4372).
+    `trust_remote_code` in config.json is heeded by a config class that opens another folder's (CVE-2026-5241). Beside
+    an adapter_config.json, transformers opens the model that it names, whose config.json nobody has looked at.
+
+    Raises:
+        InheritError: naming the file and its keys.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise InheritError(
+            f"{folder} holds an {ADAPTER_CONFIG}: transformers would open the model that it names instead. Merge the "
+            "adapter into its model and save that, or delete the file."
+        )
+    path = folder / HF_CONFIG
+    found: set[str] = set()
+    values: list[Any] = [read_json(path, "Hugging Face config")] if path.is_file() else []
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            found |= {key for key in value if "attn_implementation" in key or key == "trust_remote_code"}
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if found:
+        raise InheritError(
+            f"{path} has {', '.join(sorted(found))}: by such a key transformers can be made to run code from a hub. "
+            "No model needs it. If you trust where the folder comes from, delete the key and run again."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import HF_CONFIG, check_per_layer, expected_shapes
+from inheritune_lit.checkpoint import HF_CONFIG, check_per_layer, expected_shapes, refuse_code
 from inheritune_lit.commit import InheritError, natural, read_json
 from inheritune_lit.layers import per_layer_lists, with_old_rope
 from inheritune_lit.weights import Weights
@@ -24,8 +24,9 @@ def read_hf_config(folder: Path, config: "Config") -> Any:
     """transformers' config of the language model whose weights are in a folder.
 
     Raises:
-        InheritError: config.json is missing, or what as_hf_config raises.
+        InheritError: config.json is missing or could make transformers run code, or what as_hf_config raises.
     """
+    refuse_code(folder)
     path = folder / HF_CONFIG
     if not path.is_file() and not gpt2.is_gpt2(config):
         raise InheritError(
@@ -195,7 +196,7 @@ def _empty_model(hf_config: Any, state: "Mapping[str, torch.Tensor]") -> Any:
 
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(hf_config)
+            model = AutoModelForCausalLM.from_config(hf_config, trust_remote_code=False)
     except Exception as error:  # whatever sizes that do not fit together lead to
         raise InheritError(f"transformers can't build {HF_CONFIG}'s model: {type(error).__name__}: {error}") from error
     tied = set(model._tied_weights_keys or []) if hf_config.tie_word_embeddings else set()

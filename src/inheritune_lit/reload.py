@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import HF_CONFIG
+from inheritune_lit.checkpoint import HF_CONFIG, refuse_code
 from inheritune_lit.commit import InheritError, natural, read_json
 from inheritune_lit.hugging_face import weight_files
 
@@ -89,6 +89,7 @@ def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
     """
     import torch
 
+    refuse_code(folder)
     model = _open_model(folder)
     dtype = _dtype(folder)
     ids = _token_ids(folder, use_fast)

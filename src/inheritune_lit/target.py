@@ -17,6 +17,7 @@ from inheritune_lit.checkpoint import (
     check_names_and_shapes,
     expected_shapes,
     load_config,
+    refuse_code,
 )
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.hugging_face import as_hf_config, check_describes
@@ -150,7 +151,8 @@ def make_plan(
     """Opens the source and decides where each tensor of the target comes from; reads no weights.
 
     Raises:
-        InheritError: the source is not a whole litGPT checkpoint, or `layers` or the start does not fit it.
+        InheritError: the source is not a whole litGPT checkpoint, its config.json could make transformers run code, or
+            `layers` or the start does not fit it.
     """
     if not source_dir.is_dir():
         raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
@@ -164,6 +166,7 @@ def make_plan(
             "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
             f"got --start {start} with --target_dir {target_dir}."
         )
+    refuse_code(source_dir)  # its config.json becomes the target's
     config = load_config(source_dir)
     parents = {} if start == "random" else {"source": Parent.open(source_dir)}
     if target_dir is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import RECEIPT, read_receipt
+from inheritune_lit.checkpoint import RECEIPT, read_receipt, refuse_code
 from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 from inheritune_lit.reload import attention_of
@@ -139,12 +139,14 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
         options: How to run it.
 
     Raises:
-        InheritError: transformers can't load it, or its weights are not those of its config.json.
+        InheritError: transformers can't load it or could be made to run code, or its weights are not those of its
+            config.json.
     """
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.utils_hf import get_dtype
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    refuse_code(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not go along with data loading's forks
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
     size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size

@@ -12,6 +12,7 @@ from inheritune_lit.checkpoint import (
     WEIGHTS,
     find_checkpoint,
     read_receipt,
+    refuse_code,
     results_dir,
 )
 from inheritune_lit.commit import InheritError, sha256_of
@@ -73,8 +74,15 @@ def find(checkpoint: str) -> Subject:
     """Finds out what a command's CHECKPOINT is.
 
     Raises:
-        InheritError: it is no folder with a model, and no model that the hub or its cache has.
+        InheritError: it is no folder with a model, and no model that the hub or its cache has; or it could make
+            transformers run code.
     """
+    subject = _find(checkpoint)
+    refuse_code(subject.path)
+    return subject
+
+
+def _find(checkpoint: str) -> Subject:
     path = Path(checkpoint)
     if not path.is_dir():
         return Subject(checkpoint, _download(checkpoint), Path("evaluation") / checkpoint.replace("/", "--"))

@@ -14,6 +14,7 @@ from inheritune_lit.checkpoint import (
     WEIGHTS,
     check_names_and_shapes,
     copy_tokenizer,
+    refuse_code,
     versions,
 )
 from inheritune_lit.commit import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
@@ -40,6 +41,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
 
     hf_dir = Path(hf_dir)
     refuse_to_replace(Path(out_dir), hf_dir)
+    refuse_code(hf_dir)  # it would be passed on
     source_config = read_json(hf_dir / HF_CONFIG, "Hugging Face config")
     files = weight_files(hf_dir)
     state, config = from_hugging_face(_load(files), source_config)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, read_receipt
+from inheritune_lit.checkpoint import HF_CONFIG, MODEL_CONFIG, RECEIPT, read_receipt, refuse_code
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.recipes.check_gpt2 import states_gpt2
 from inheritune_lit.recipes.check_start import no_start
@@ -113,6 +113,7 @@ def _tokenizer(document: Document) -> list[Finding]:
     if not (folder / HF_CONFIG).is_file() or blocks is None:
         return []
     try:
+        refuse_code(folder)  # it goes into RUN/model, which could not be exported
         stated = read_json(folder / HF_CONFIG, HF_CONFIG)
     except InheritError as error:
         return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
