@@ -54,7 +54,7 @@ def evaluate(
         loss: Token shards of `inheritune prepare`; the validation loss over all of its held-out split is measured, and
             per domain.
         out_dir: Where SUITE.json and loss.json go; by default the folder evaluation/ in the checkpoint's.
-        data_dir: A folder with the tasks' data sets by their names (nyu-mll/glue, baber/piqa, …), copies of their repositories;
+        data_dir: A folder with the tasks' data sets by their names (nyu-mll/glue, …), copies of their repositories;
             by default they come from Hugging Face's cache or hub.
         max_seq_length: Tokens of a window for --loss; by default those of the run's recipe, or all the model takes.
         batch_size: Of lm-eval; auto is the largest that fits into the GPU, and 8 on the CPU.

@@ -61,7 +61,7 @@ def to_hugging_face(
     """The state dict and config.json of transformers' GPT2LMHeadModel that computes the same logits.
 
     Biases that the model does not have become zeros. The inverse-layer scale goes into the queries, because
-    transformers before 4.57 ignores scale_attn_by_inverse_layer_idx with SDPA; in float32 that is exact to rounding.
+    transformers (4.57.6) ignores scale_attn_by_inverse_layer_idx with SDPA; in float32 that is exact to rounding.
     Rows of the embedding beyond the vocabulary stay: without them the softmax would be another one.
 
     Raises:
