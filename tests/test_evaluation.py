@@ -23,7 +23,7 @@ from lm_eval.models import huggingface
 from lm_eval.tasks import TaskManager
 from questions import SUBJECTS, write_data
 from test_export import LLAMA, make_reference
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from inheritune_lit import parity, reload
 from inheritune_lit.commit import InheritError, InUse
@@ -448,6 +448,20 @@ def test_a_broken_hugging_face_folder_is_named(toy: tuple[Path, Path], what: str
     (toy[0] / name).unlink() if content is None else (toy[0] / name).write_bytes(content)
     with pytest.raises(InheritError, match=f"can't load the model and tokenizer in {toy[0]}: .*{said}"):
         harness.load_model(toy[0], ModelOptions())
+
+
+def test_a_gpt2s_inverse_layer_scale_is_not_left_out(tmp_path: Path) -> None:
+    """A baseline from Hugging Face that has one: transformers' own choice of attention is another model."""
+    torch.manual_seed(0)
+    sizes = {"n_layer": 3, "n_head": 2, "n_embd": 16, "vocab_size": 64, "n_positions": 32, "initializer_range": 0.4}
+    GPT2LMHeadModel(GPT2Config(**sizes, scale_attn_by_inverse_layer_idx=True)).save_pretrained(make_tokenizer(tmp_path))
+    tokens = torch.arange(20)[None]
+    logits = {
+        how: GPT2LMHeadModel.from_pretrained(tmp_path, attn_implementation=how).eval()(tokens).logits
+        for how in ("eager", "sdpa")
+    }
+    assert torch.equal(harness.load_model(tmp_path, ModelOptions()).model(tokens).logits, logits["eager"])
+    assert not torch.allclose(logits["eager"], logits["sdpa"], atol=0.01), "the fault is gone: nothing is to be avoided"
 
 
 def test_a_model_that_needs_code_is_refused(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

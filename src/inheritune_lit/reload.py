@@ -113,10 +113,12 @@ def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
 def attention_of(hf_config: Any) -> str | None:
     """What to pass as `attn_implementation`: None is transformers' own choice, SDPA.
 
-    SDPA has no soft cap, and transformers leaves a Gemma 2's out under it: another model.
+    SDPA has no soft cap, and transformers leaves a Gemma 2's out under it, as it does a GPT-2's inverse-layer scale:
+    another model.
     """
-    cap = getattr(hf_config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-    return None if cap is None else "eager"
+    language = hf_config.get_text_config(decoder=True)
+    left_out = ("attn_logit_softcapping", "scale_attn_by_inverse_layer_idx")
+    return "eager" if any(getattr(language, key, None) for key in left_out) else None
 
 
 def _open_model(folder: Path) -> Any:
