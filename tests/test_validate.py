@@ -173,7 +173,7 @@ def test_a_checkpoint_that_its_receipt_does_not_vouch_for(
     surgery(llama, layers="3", out_dir=target)
     assert "initial_checkpoint_dir" not in found(MAIN)
     hf_config = json.loads((target / "config.json").read_text())
-    (target / "config.json").write_text(json.dumps(hf_config | {"tie_word_embeddings": True}))
+    (target / "config.json").write_text(json.dumps(hf_config | {"tie_word_embeddings": True}, indent=4))
     findings = found(MAIN)
     assert "config.json differ in size" in findings["initial_checkpoint_dir"].problem
     assert "It is false, " in findings["train.tie_embeddings"].problem

@@ -113,8 +113,8 @@ def _tokenizer(document: Document) -> list[Finding]:
     if not (folder / HF_CONFIG).is_file() or blocks is None:
         return []
     try:
-        refuse_code(folder)  # it goes into RUN/model, which could not be exported
         stated = read_json(folder / HF_CONFIG, HF_CONFIG)
+        refuse_code(folder)  # it goes into RUN/model, which could not be exported
     except InheritError as error:
         return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
     tied = [] if states_gpt2(document) else _tied(folder, stated, bool(document.get("train.tie_embeddings")))
