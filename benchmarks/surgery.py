@@ -1,16 +1,16 @@
 """Surgery beside its alternatives, on a synthetic checkpoint of OpenLLaMA-3B's shape: time and peak memory.
 
-    python benchmarks/surgery.py [--layers 13] [--folder benchmarks/.surgery] [--repeats 2]
+    python benchmarks/surgery.py [--layers 13] [--folder benchmarks/.surgery] [--repeats 5] [--rows ours dd]
 
-Every row is a process of its own. "imports" and "work" are seconds before and after the imports, "peak" is the largest
-resident memory, "over imports" how much of it the work added. The bar is `dd` of the bytes that the target keeps,
-flushed to the disk (conv=fsync) as ours is. Rows whose package is not installed are left out and named.
+Every row is a process of its own, timed from its start to its end, imports included; "peak" is its largest resident
+memory. The bar is `dd` of the bytes that the target keeps, flushed to the disk (conv=fsync) as ours is, in the same
+run; its speed is the disk's. Beside them stand commands that train nothing. Rows whose package is missing are named.
 """
 
 import argparse
-import importlib
 import importlib.util
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -49,50 +49,21 @@ def make_source(folder: Path) -> None:
     (folder / "lit_model.pth.part").rename(folder / "lit_model.pth")
 
 
-def peak_rss() -> int:
-    """Bytes. The kernel's own high-water mark: getrusage would count what the parent held when it forked."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def report(t_start: float, t_imported: float, rss_imported: int) -> None:
-    print(json.dumps({"imports": t_imported - t_start, "work": time.perf_counter() - t_imported,
-                      "peak": peak_rss(), "imported": rss_imported}))  # fmt: skip
-
-
-def ours(source: Path, out: Path, layers: int) -> None:
-    """`inheritune surgery`, its checks (CRC-32, names, shapes, finite), SHA-256 of source and target, and fsync."""
-    start = time.perf_counter()
-    for module in ("litgpt.model", "litgpt.utils", "torch._subclasses.fake_tensor"):  # surgery does when it is called
-        importlib.import_module(module)
-
-    from inheritune_lit.surgery import surgery
-
-    imported, rss = time.perf_counter(), peak_rss()
-    surgery(source, layers=str(layers), out_dir=out)
-    report(start, imported, rss)
-
-
 def map_and_save(source: Path, out: Path, layers: int) -> None:
     """`torch.load(mmap=True)`, pick the keys, `torch.save`: no checks, no receipt, no flush to the disk."""
-    start = time.perf_counter()
     import torch
 
-    imported, rss = time.perf_counter(), peak_rss()
     state_dict = torch.load(source / "lit_model.pth", mmap=True, weights_only=True)
     keep = {k: v for k, v in state_dict.items() if not k.startswith("transformer.h.") or int(k.split(".")[2]) < layers}
     out.mkdir()
     torch.save(keep, out / "lit_model.pth")
-    report(start, imported, rss)
 
 
 def build_both(source: Path, out: Path, layers: int) -> None:
     """Build the reference and the target model, load, copy parameter by parameter, save."""
-    start = time.perf_counter()
     import torch
     from litgpt import GPT, Config
 
-    imported, rss = time.perf_counter(), peak_rss()
     torch.set_default_dtype(torch.bfloat16)
     reference = GPT(Config.from_name(MODEL))
     reference.load_state_dict(torch.load(source / "lit_model.pth", weights_only=True))
@@ -103,38 +74,61 @@ def build_both(source: Path, out: Path, layers: int) -> None:
             parameter.copy_(parameters[name])
     out.mkdir()
     torch.save(target.state_dict(), out / "lit_model.pth")
-    report(start, imported, rss)
 
 
 def mergekit(source: Path, out: Path, layers: int) -> None:
     """mergekit's passthrough slice of the same weights in Hugging Face's format (made once, not timed)."""
-    start = time.perf_counter()
     from mergekit.config import MergeConfiguration
     from mergekit.merge import MergeOptions, run_merge
 
-    imported, rss = time.perf_counter(), peak_rss()
     slices = [{"sources": [{"model": str(source.with_name("hf")), "layer_range": [0, layers]}]}]
     config = {"slices": slices, "merge_method": "passthrough", "dtype": "bfloat16"}
     options = MergeOptions(lazy_unpickle=True, copy_tokenizer=False, quiet=True)
     run_merge(MergeConfiguration.model_validate(config), str(out), options)
-    report(start, imported, rss)
 
 
-SETTLE = (
-    6  # s. A virtual machine gives freed pages back to its host within seconds, and getting them anew is slow: without
-)
-# a pause, rows that start to write soon after the last row's output was removed would find them still there
-ROWS = {"ours": ours, "map_and_save": map_and_save, "build_both": build_both, "mergekit": mergekit}
+# s. A virtual machine gives freed pages back to its host within seconds, and getting them anew is slow: without a
+# pause, rows that start to write soon after the last row's output was removed would find them still there
+SETTLE = 6
+ROWS = {"map_and_save": map_and_save, "build_both": build_both, "mergekit": mergekit}
 NEEDS = {"mergekit": "mergekit"}
+RECIPE = Path(__file__).parents[1] / "recipes/openllama3b_n13.yaml"
 
 
-def dd(source: Path, out: Path, kept: int) -> float:
-    out.mkdir()
+def command(row: str, source: Path, out: Path, layers: int, kept: int) -> list[str]:
+    surgery = [
+        sys.executable,
+        "-m",
+        "inheritune_lit.surgery",
+        str(source),
+        "--layers",
+        str(layers),
+        "--out_dir",
+        str(out),
+    ]
+    inheritune = [sys.executable, "-m", "inheritune_lit"]
+    dd = ["dd", f"if={source / 'lit_model.pth'}", f"of={out}", "bs=16M", f"count={kept}", "iflag=count_bytes"]
+    by_name = {
+        "ours": surgery,
+        "dd": [*dd, "conv=fsync"],
+        "surgery --dry_run": [*surgery, "--dry_run"],
+        "plan": [*inheritune, "plan", str(RECIPE)],
+        "recipes validate": [*inheritune, "recipes", "validate", str(RECIPE)],
+        "import torch": [sys.executable, "-c", "import torch"],
+    }
+    own = [sys.executable, __file__, "--row", row, "--layers", str(layers), "--folder", str(source.parent)]
+    return by_name.get(row, own)
+
+
+def measured(argv: list[str]) -> dict[str, float]:
+    """Seconds from start to end, seconds of the processors, and the largest resident memory in bytes of one process."""
     start = time.perf_counter()
-    subprocess.run(
-        ["dd", f"if={source / 'lit_model.pth'}", f"of={out / 'copy'}", "bs=16M", f"count={kept}", "iflag=count_bytes",
-         "conv=fsync"], check=True, capture_output=True)  # fmt: skip
-    return time.perf_counter() - start
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    if status:
+        sys.exit(f"{argv} ended with {status}: {process.stderr.read().decode()}")  # type: ignore[union-attr]
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss * 1024}
 
 
 def make_hf(source: Path) -> None:
@@ -153,8 +147,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=13)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / ".surgery")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", nargs="*", default=["ours", "dd", *ROWS])
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     source, out = args.folder / MODEL, args.folder / "out"
@@ -169,45 +163,42 @@ def main() -> None:
     rows = [row for row in args.rows if row not in missing]
     if "mergekit" in rows and not (args.folder / "hf/model.safetensors").is_file():
         make_hf(source)
-    results: dict[str, list[dict[str, float]]] = {"dd": [], **{row: [] for row in rows}}
-    kept = 0
-    shutil.rmtree(out, ignore_errors=True)  # of a run that was stopped
-    order = [*rows, "dd"]
-    dd(source, out, (source / "lit_model.pth").stat().st_size // 2)  # warms the page cache; not counted
+    rows += ["surgery --dry_run", "plan", "recipes validate", "import torch"]
+    results: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
+    remove(out)  # of a run that was stopped
+    measured(command("ours", source, out, args.layers, 0))  # warms the page cache; not counted
+    kept = (out / "lit_model.pth").stat().st_size
     for repeat in range(args.repeats):
-        for row in order[repeat % len(order) :] + order[: repeat % len(order)] if kept else order:
-            shutil.rmtree(out, ignore_errors=True)
-            time.sleep(SETTLE)
-            if row == "dd":
-                results[row].append({"work": dd(source, out, kept)})
-                continue
-            command = [sys.executable, __file__, "--row", row, "--layers", str(args.layers), "--folder", args.folder]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[row].append(json.loads(done.stdout.splitlines()[-1]))
-            if row == "ours":
-                kept = (out / "lit_model.pth").stat().st_size
-    shutil.rmtree(out, ignore_errors=True)
+        for row in rows[repeat % len(rows) :] + rows[: repeat % len(rows)]:
+            if out.exists():
+                remove(out)
+                time.sleep(SETTLE)
+            results[row].append(measured(command(row, source, out, args.layers, kept)))
+    remove(out)
     print_table(results, kept, (source / "lit_model.pth").stat().st_size, missing)
 
 
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def print_table(results: dict[str, list[dict[str, float]]], kept: int, size: int, missing: list[str]) -> None:
-    print(f"{size / 1e9:.2f} GB in, {kept / 1e9:.2f} GB out; median of {len(results['dd'])} runs [lowest–highest]\n")
-    print("| | imports (s) | work (s) | work / dd | peak (GB) | over imports (GB) |")
-    print("|---|---|---|---|---|---|")
-    bar = statistics.median(run["work"] for run in results["dd"])
+    def median(row: str, key: str) -> float:
+        return statistics.median(run[key] for run in results[row])
+
+    bar = median("dd", "wall")
+    print(f"{size / 1e9:.2f} GB in, {kept / 1e9:.2f} GB out; median of {len(results['dd'])} runs [lowest–highest]; ")
+    print(f"the disk takes {kept / bar / 1e9:.2f} GB/s by dd\n")
+    print("| | whole command (s) | / dd | processors (s) | peak (GB) |\n|---|---|---|---|---|")
     for row, runs in results.items():
-
-        def median(key: str, runs: list[dict[str, float]] = runs) -> float:
-            return statistics.median(run[key] for run in runs)
-
-        works = [run["work"] for run in runs]
-        spread = f"{median('work'):.1f} [{min(works):.1f}–{max(works):.1f}]"
-        if row == "dd":
-            print(f"| dd of the kept bytes | – | {spread} | 1.00 | – | – |")
-            continue
-        over = (median("peak") - median("imported")) / 1e9
-        print(f"| {row.replace('_', ' ')} | {median('imports'):.1f} | {spread} | {median('work') / bar:.2f} "
-              f"| {median('peak') / 1e9:.2f} | {over:.2f} |")  # fmt: skip
+        walls = [run["wall"] for run in runs]
+        print(f"| {row.replace('_', ' ') if row in ROWS else row} | {median(row, 'wall'):.1f} [{min(walls):.1f}–"
+              f"{max(walls):.1f}] | {median(row, 'wall') / bar:.2f} | {median(row, 'cpu'):.1f} "
+              f"| {median(row, 'peak') / 1e9:.2f} |")  # fmt: skip
+    print(f"\nSurgery over its dry run: {(median('ours', 'peak') - median('surgery --dry_run', 'peak')) / 1e9:.2f} GB.")
     for row in missing:
         print(f"\n{row}: not installed, left out.")
 

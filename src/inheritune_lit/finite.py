@@ -9,6 +9,8 @@ from inheritune_lit.commit import InheritError
 if TYPE_CHECKING:
     import torch
 
+PIECE = 2**20  # bytes; the second look at a piece finds it in the processor's cache
+
 
 def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
     """Raises InheritError if there is a NaN or an infinity in a tensor of the file `path`."""
@@ -23,6 +25,7 @@ def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
 
 def _is_finite(tensor: "torch.Tensor") -> bool:
     """Whether all values are finite, by their bits: over bfloat16 in a hundredth of torch.isfinite's time."""
+    import numpy as np
     import torch
 
     if (size := tensor.itemsize) not in (2, 4, 8):
@@ -31,4 +34,5 @@ def _is_finite(tensor: "torch.Tensor") -> bool:
     infinity = int(torch.tensor([math.inf], dtype=tensor.dtype).view(torch.uint8).numpy().view(bits.dtype)[0])
     # as numbers with a sign, the largest bits are those of positive infinity and NaN; without one, of negative ones
     sign = 1 << (8 * size - 1)
-    return bool(bits.max() < infinity and bits.view(f"u{size}").max() < infinity + sign)
+    pieces = np.array_split(bits.reshape(-1), -(-bits.nbytes // PIECE))
+    return all(piece.max() < infinity and piece.view(f"u{size}").max() < infinity + sign for piece in pieces)
