@@ -111,8 +111,8 @@ def cut(job: Job) -> None:
         if row not in job.rows("surgery"):
             seconds = command("inheritune_lit.surgery", job.reference, "--layers", layers, "--out_dir", out)
             size = (out / "lit_model.pth").stat().st_size
-            dd = surgery_benchmark.dd(job.reference, job.folder / f"dd_{layers}", size)
-            job.keep("surgery", row, {"seconds": seconds, "bytes": size, "dd": dd})
+            dd = surgery_benchmark.command("dd", job.reference, job.folder / f"dd_{layers}", layers, size)
+            job.keep("surgery", row, {"seconds": seconds, "bytes": size, "dd": surgery_benchmark.measured(dd)["wall"]})
 
 
 def speed(job: Job, section: str = "speed") -> None:
