@@ -1,7 +1,9 @@
 """What `inheritune pretrain` finds before it starts anything, and the script it prints for Slurm."""
 
+import json
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -25,6 +27,7 @@ from inheritune_lit.plan import machines, memory
 from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import packed_tokens, pretrain_settings
+from inheritune_lit.recipes.reading import read_document
 from inheritune_lit.surgery import surgery
 
 
@@ -177,6 +180,37 @@ def test_memory(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(machines.GPUS, "h100", replace(machines.GPUS["h100"], memory_mib=1000))
     finding = found(recipe, tmp_path)["train.micro_batch_size"]
     assert finding.severity == "warning"  # it runs while the allocator gives freed blocks back
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mixtral"}, "does not describe the weights|can't convert"),
+        ({"model_type": "gpt_neox"}, "can't convert .* into a gpt_neox"),
+        ({"model_type": "nonesuch"}, "transformers does not accept"),
+        ({"intermediate_size": 40}, r"mlp.gate_proj.weight is \(48, 32\) in the weights, \(40, 32\) in the model"),
+        ({"layer_types": ["full_attention"] * 6}, "layer_types has 6 entries"),
+    ],
+)
+def test_what_export_would_refuse(recipe: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    folder = shutil.copytree(recipe["tokenizer_dir"], tmp_path / "other")
+    stated = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(stated))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.dump(recipe | {"tokenizer_dir": str(folder)}))
+    (finding,) = checks._exportable(read_document(path))
+    assert (finding.severity, finding.key) == ("error", "tokenizer_dir")
+    assert re.search(message, finding.problem)
+
+
+def test_a_tokenizer_of_one_token_more(recipe: dict[str, Any], tmp_path: Path) -> None:
+    folder = shutil.copytree(recipe["tokenizer_dir"], tmp_path / "other")
+    changed = recipe | {
+        "tokenizer_dir": str(make_tokenizer(folder, 65)),
+        "data": {"class_path": "litgpt.data.TinyLlama"},
+    }
+    finding = found(changed, tmp_path)["tokenizer_dir"]
+    assert "65 tokens, ids up to 64, the model embeddings for 64" in finding.problem
 
 
 def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The model card of an export: what receipts, settings and results say, and "unknown" where they are silent."""
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,44 @@ from inheritune_lit.commit import InheritError, natural
 from inheritune_lit.lineage import Lineage
 
 TEMPLATE = "card.md.jinja"
+# The hub's identifiers; it refuses a card with any other.
+LICENSES = """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+    other
+"""
+
+
+def check_metadata(license: str | None, base_model: str | None) -> None:
+    """Whether the hub would take a card's licence and base model.
+
+    Raises:
+        InheritError: it would not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    known = LICENSES.split()
+    if license is not None and license not in known:
+        near = difflib.get_close_matches(re.sub(r"[\s_]+", "-", license.strip().lower()), known, 1)
+        raise InheritError(
+            f"--license {license!r} is none of the Hugging Face hub's identifiers: expected "
+            f"{near[0] + '?' if near else 'one such as apache-2.0, mit, llama2; `other` if it has none for it.'}"
+        )
+    try:
+        if base_model is not None:
+            validate_repo_id(base_model)
+    except HFValidationError as error:
+        raise InheritError(
+            f"--base_model {base_model!r} is no name on the Hugging Face hub: expected OWNER/NAME, as "
+            "openlm-research/open_llama_3b."
+        ) from error
 
 
 def render_card(

@@ -93,6 +93,7 @@ def load_config(folder: Path) -> "Config":
     Raises:
         InheritError: the file is missing or litGPT does not accept it.
     """
+    import yaml
     from litgpt.config import Config
 
     path = folder / MODEL_CONFIG
@@ -105,7 +106,8 @@ def load_config(folder: Path) -> "Config":
         config = Config.from_file(path)
     except Exception as error:  # litGPT checks with asserts and lets YAML's and the constructor's errors through
         raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
-    check_per_layer({name: getattr(config, name) for name in PER_LAYER}, config.n_layer, path)
+    stated = yaml.safe_load(path.read_text(encoding="utf-8"))  # the Config itself has cut lists that were too long
+    check_per_layer({name: stated.get(name) for name in PER_LAYER}, config.n_layer, path)
     return config
 
 

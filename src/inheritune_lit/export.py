@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from inheritune_lit.card import render_card
+from inheritune_lit.card import check_metadata, render_card
 from inheritune_lit.checkpoint import (
     RECEIPT,
     WEIGHTS,
@@ -66,6 +66,7 @@ def export(
     """
     folder = find_checkpoint(Path(checkpoint))
     if dry_run:
+        check_metadata(license, base_model)
         config, weights, _ = open_checkpoint(folder)
         check_tokenizer(folder, config, read_lineage(folder))
         print(f"{folder}: {config.n_layer} blocks in {dtype or common_dtype(weights)}; would write {out_dir}")
@@ -95,6 +96,7 @@ def export_checkpoint(
         InheritError: the checkpoint or its config.json is not what it should be, or what was written is not, or
             `out_dir` holds results of an evaluation.
     """
+    check_metadata(license, base_model)
     checkpoint = find_checkpoint(checkpoint)
     refuse_to_replace(out_dir, checkpoint)
     if overwrite and any((out_dir / "evaluation").glob("*.json")):
@@ -165,17 +167,14 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
     Raises:
         InheritError: it is another, or can't be opened.
     """
-    from inheritune_lit.data.encoding import is_tokenizer_of, open_tokenizer
+    from inheritune_lit.data.encoding import check_rows, is_tokenizer_of, open_tokenizer
     from inheritune_lit.data.tokenizer import Tokenizer
 
     entry = open_tokenizer(checkpoint, bos=False)[1]
     file = checkpoint / entry["file"]
-    if entry["vocab_size"] > config.padded_vocab_size:
-        raise InheritError(
-            f"{file} has {entry['vocab_size']:,} tokens, the model embeddings for {config.padded_vocab_size:,}: it is "
-            "another model's. Copy the reference's there."
-        )
-    if (data := lineage.manifest) is not None and not is_tokenizer_of(Tokenizer(checkpoint), data.tokenizer):
+    tokenizer = Tokenizer(checkpoint)
+    check_rows(tokenizer, config.padded_vocab_size, file)
+    if (data := lineage.manifest) is not None and not is_tokenizer_of(tokenizer, data.tokenizer):
         raise InheritError(f"{file} is not the tokenizer of the training data in {data.folder}. Copy that one there.")
     known = ((lineage.start or {}).get("files") or {}).get(entry["file"])
     if known is not None and entry["sha256"] != known["sha256"]:

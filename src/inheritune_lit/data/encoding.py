@@ -167,6 +167,25 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
     return encoder, entry
 
 
+def check_rows(tokenizer: "Tokenizer", rows: int, file: Path) -> None:
+    """Every id of a tokenizer's own vocabulary, of BOS and of EOS has a row in a model's embedding.
+
+    Tokens added beyond these, as Gemma 3's for images, occur only in a text that spells them, and the largest id of
+    prepared shards is compared with the embedding on its own.
+
+    Raises:
+        InheritError: naming `file`, the tokenizer's.
+    """
+    of_hf = tokenizer.backend == "huggingface"
+    own = tokenizer.processor.get_vocab(with_added_tokens=False).values() if of_hf else range(tokenizer.vocab_size)
+    largest = max(*own, tokenizer.eos_id or 0, tokenizer.bos_id or 0)
+    if largest >= rows:
+        raise InheritError(
+            f"{file} has {len(own):,} tokens, ids up to {largest:,}, the model embeddings for {rows:,}: it is another "
+            "model's. Copy the reference's there."
+        )
+
+
 def identity(tokenizer: "Tokenizer") -> str:
     """A SHA-256 that tells tokenizers apart: every (id, token), the special ids, how a text is split, whether with BOS.
 

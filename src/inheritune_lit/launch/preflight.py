@@ -8,15 +8,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
-from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.checkpoint import HF_CONFIG, RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.commit import InheritError, read_json, sha256_file
 from inheritune_lit.data.manifest import Manifest, differences
 from inheritune_lit.launch.cluster import check_cluster
 from inheritune_lit.launch.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
 from inheritune_lit.launch.room import planned
 from inheritune_lit.launch.settings import visible_gpus
+from inheritune_lit.plain_llama import is_plain_llama
 from inheritune_lit.recipes.check_training import machines
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
@@ -61,7 +62,8 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
     if any(finding.severity == "error" for finding in findings):
         text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
         return [*findings, Finding("note", "recipe", text, "Mend the errors first.")], document
-    return findings + _headers(document) + _tokenizer(document) + planned(path, document, asked), document
+    findings += _headers(document) + _tokenizer(document) + _exportable(document)
+    return findings + planned(path, document, asked), document
 
 
 def _bytes(document: Document, verify: str) -> list[Finding]:
@@ -191,6 +193,30 @@ def _headers(document: Document) -> list[Finding]:
     )
 
 
+def _exportable(document: Document) -> list[Finding]:
+    """What `inheritune export` would refuse at the end, for all that is known now: config.json and the tokenizer."""
+    from litgpt.config import Config
+
+    from inheritune_lit.data.encoding import check_rows
+    from inheritune_lit.hugging_face import check_describes, read_hf_config
+
+    if not (stated := document.get("tokenizer_dir")) or not (folder := checkpoint_folder(stated)).is_dir():
+        return []
+    model = document.get("model_config")
+    config = Config(**model) if model else Config.from_name(document.get("model_name"))
+
+    def describes() -> None:
+        path = folder / HF_CONFIG
+        if path.is_file() and not is_plain_llama(read_json(path, "Hugging Face config"), config):
+            check_describes(read_hf_config(folder, config), config, folder)
+
+    def rows() -> None:
+        check_rows(_opened(folder), config.padded_vocab_size, folder)
+
+    fix = "Export would refuse it after the training: name the folder that surgery wrote, or mend that file."
+    return _tried("tokenizer_dir", fix, describes) + _tried("tokenizer_dir", fix, rows)
+
+
 def _tokenizer(document: Document) -> list[Finding]:
     """PackedTokens' own checks: the tokenizer of the data is the checkpoint's."""
     settings, tokenizer_dir = document.get("data.init_args"), document.get("tokenizer_dir")
@@ -199,13 +225,19 @@ def _tokenizer(document: Document) -> list[Finding]:
     if not (folder := checkpoint_folder(tokenizer_dir)).is_dir():
         return []
     from inheritune_lit.data import PackedTokens
-    from inheritune_lit.data.tokenizer import Tokenizer
 
     def connect() -> None:
-        try:
-            tokenizer = Tokenizer(folder)
-        except Exception as error:  # litGPT's and tokenizers' own, of any kind
-            raise InheritError(f"litGPT can't read the tokenizer in {folder}: {error}") from error
-        PackedTokens(Path(str(settings["data_path"]))).connect(tokenizer, 1, document.get("train.max_seq_length"))
+        data, length = PackedTokens(Path(str(settings["data_path"]))), document.get("train.max_seq_length")
+        data.connect(_opened(folder), 1, length)
 
     return _tried("data.init_args.data_path", "Prepare the data with the model's tokenizer.", connect)
+
+
+def _opened(folder: Path) -> Any:
+    """litGPT's Tokenizer of a folder."""
+    from inheritune_lit.data.tokenizer import Tokenizer
+
+    try:
+        return Tokenizer(folder)
+    except Exception as error:  # litGPT's and tokenizers' own, of any kind
+        raise InheritError(f"litGPT can't read the tokenizer in {folder}: {error}") from error

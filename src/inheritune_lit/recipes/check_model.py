@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from inheritune_lit.checkpoint import PER_LAYER
 from inheritune_lit.recipes.check_gpt2 import check_gpt2, states_gpt2
 from inheritune_lit.recipes.check_numbers import in_range
 from inheritune_lit.recipes.findings import Finding
@@ -67,6 +68,11 @@ def _shape(model: dict[str, Any]) -> list[Finding]:
     if heads and width and "head_size" not in model and width % heads:
         text = f"Without head_size, n_embd {width} must divide by n_head {heads}."
         findings.append(Finding("error", "model_config.n_head", text, "State head_size, or mend n_head."))
+    blocks = number("n_layer")
+    for key in PER_LAYER:
+        if blocks and isinstance(entries := model.get(key), list) and len(entries) != blocks:
+            text = f"It has {len(entries)} entries for {blocks} blocks."
+            findings.append(Finding("error", f"model_config.{key}", text, "Write one for each block, as surgery does."))
     vocabulary, padded = number("vocab_size"), number("padded_vocab_size")
     if vocabulary and padded and vocabulary > padded:
         text = f"It is smaller than vocab_size, {vocabulary}: token ids would lie beyond the embedding."
