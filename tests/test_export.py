@@ -379,6 +379,7 @@ RUN = {
     **{"format": 1, "kind": "run", "tokens": 640, "steps": 10, "seconds": 5400.0, "parameters": 67_296},
     "versions": {"lightning": "2.6.6"},
     "hardware": {"gpus": ["NVIDIA RTX A6000"] * 2, "world_size": 2, "cores": 8, "processor": "x86_64"},
+    "launches": [{"from_step": 0, "to_step": 10, "world_size": 2}],
     "losses": {"training": 5.25, "validation": 5.5},
     "validation_loss_untrained": 9.125,
 }
@@ -447,7 +448,7 @@ def test_the_card_says_what_is_known(run: Path, tmp_path: Path, in_this_process:
         "| learning rate | 0.0003 |",
         "| hardware | 2 × NVIDIA RTX A6000 |",
         "| hours | 1.50 |",
-        "| loss, training at the end (nats per token) | 5.2500 |",
+        "| loss, training at the end, of 1/2 of each batch (nats per token) | 5.2500 |",
         "| loss, validation before training (nats per token) | 9.1250 |",
         "| web | ",
         "80.00 % | 8 |",
@@ -487,7 +488,7 @@ def test_the_card_of_a_checkpoint_on_the_way(run: Path, tmp_path: Path, in_this_
         "| tokens | 320 |",
         "| optimizer steps | 5 |",
         "| hours | unknown |",
-        "| loss, training at the end (nats per token) | unknown |",
+        "| loss, training at the end, of 1/2 of each batch (nats per token) | unknown |",
         "| loss, validation at the end (nats per token) | unknown |",
         "| loss, validation before training (nats per token) | 9.1250 |",
     ):

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ def recipe(out_dir: Path, start: str | None = "checkpoints/target", **train: Any
     }
 
 
-def make_run(folder: Path, losses: Callable[[int], float], *, random: bool = False, **train: Any) -> Path:
-    """A finished run of 100 steps, as `inheritune pretrain` leaves it; its validation losses are 0.1 above `losses`."""
+def make_run(
+    folder: Path, losses: Callable[[int], float], *, random: bool = False, devices: Sequence[int] = (2,), **train: Any
+) -> Path:
+    """A finished run of 100 steps, as `inheritune pretrain` leaves it; its validation losses are 0.1 above `losses`.
+
+    Args:
+        devices: Of each of its launches.
+    """
     log = folder / "logs/csv/version_0/metrics.csv"
     log.parent.mkdir(parents=True)
     settings = recipe(folder, None if random else "checkpoints/target", **train)
@@ -67,7 +73,8 @@ def make_run(folder: Path, losses: Callable[[int], float], *, random: bool = Fal
             "parameters": 1_816_143_360,
         },
         **{"tokens_per_second": 1.1, "mfu": None, "versions": {"litgpt": "0.5.13"}, "git": None},
-        **{"hardware": {"gpus": ["NVIDIA H100"] * 2, "world_size": 2}, "launches": []},
+        **{"hardware": {"gpus": ["NVIDIA H100"] * 2, "world_size": max(devices, default=1)}},
+        "launches": [{"from_step": i, "to_step": i + 1, "world_size": count} for i, count in enumerate(devices)],
         **{"validation_loss_untrained": losses(0) + 0.1, "losses": {}},
     }
     (folder / "run.json").write_text(json.dumps(receipt))
@@ -154,6 +161,33 @@ def test_tokens_to_the_random_starts_loss(runs: list[Path]) -> None:
     assert verdicts(subjects) == [
         "inherited reached the final validation loss of random (4.100 nats) with 67% of its tokens, 4,267."
     ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "lines", "said"),
+    [
+        ([(1,), (1,)], 2, "faint: training, of which long"),
+        ([(4,), (4,)], 2, "faint: training (of 1/4 of each batch, the first device’s), of which long"),
+        ([(1,), (2,)], 0, "trained on different numbers of devices (one: 1; other: 2)"),
+        ([(1, 2), (2,)], 0, "trained on different numbers of devices (one: 1 and 2; other: 2)"),
+        ([()], 1, "faint: training, of which long"),
+    ],
+    ids=["one device", "four", "one and two", "changed on the way", "not known"],
+)
+def test_training_losses_of_other_parts_of_a_batch_are_not_compared(
+    tmp_path: Path, devices: list[tuple[int, ...]], lines: int, said: str
+) -> None:
+    """litGPT logs the first device's training loss: it is drawn where it is of the same part of a batch for all."""
+    names = ("one", "other")
+    runs = [
+        make_run(tmp_path / name, falling(6, 3), devices=counts) for name, counts in zip(names, devices, strict=False)
+    ]
+    report(runs, out_dir=tmp_path / "report")
+    drawn = (tmp_path / "report/plots/loss_tokens.svg").read_text()
+    assert drawn.count("stroke-opacity: 0.3") == lines
+    assert "one" in drawn, "its validation is there"
+    for file in ("report.md", "report.html"):
+        assert said in (tmp_path / "report" / file).read_text()
 
 
 def test_what_did_not_happen_is_reported_too(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from inheritune_lit.commit import InheritError, write_json
-from inheritune_lit.runs import read_run
+from inheritune_lit.runs import read_run, share_of_training
 
 HEADER = "iter,loss,step,total_tokens,val_loss\n"
 RECIPE = {"train": {"max_tokens": 6 * 64, "global_batch_size": 4, "max_seq_length": 16, "micro_batch_size": 2}}
@@ -40,6 +40,16 @@ def test_curves_are_joined_across_resumes(run: Path) -> None:
     assert curves["validation"] == [(0, 0, 6.5), (2, 128, 4.75), (6, 384, 2.25)]
     assert read_run(run).name == run.name
     assert not read_run(run).finished
+
+
+def test_which_part_of_a_batch_its_training_loss_is_of(run: Path) -> None:
+    launches = [(0, 8, 1), (8, 16, 4), (16, 16, 2), (16, 24, 4)]  # the third made no step
+    made = [dict(zip(("from_step", "to_step", "world_size"), launch, strict=True)) for launch in launches]
+    write_json(run / "launch.json", {"kind": "launch", "launches": [*made, {"from_step": 24}, "damaged"]})
+    assert read_run(run).ranks == (1, 4)
+    assert share_of_training((1, 4)) == "of all or 1/4 of each batch"
+    assert share_of_training((2,)) == "of 1/2 of each batch"
+    assert share_of_training((1,)) == share_of_training(()) == ""
 
 
 def test_what_no_csv_has_is_taken_from_what_litgpt_printed(run: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from inheritune_lit.commit import InheritError, natural
 from inheritune_lit.lineage import Lineage
+from inheritune_lit.runs import ranks_of, share_of_training
 
 TEMPLATE = "card.md.jinja"
 # The hub's identifiers; it refuses a card with any other.
@@ -147,12 +148,12 @@ def _run(receipt: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
     machine = f"{processes or len(gpus)} × {gpus[0]}" if gpus else None
     if gpus == [] and hardware.get("cores"):
         machine = f"CPU, {hardware['cores']} cores ({hardware.get('processor')})"
-    seconds = receipt.get("seconds")
+    seconds, share = receipt.get("seconds"), share_of_training(ranks_of(receipt.get("launches") or []))
     return {
         "hardware": machine,
         "hours": None if seconds is None else f"{seconds / 3600:.2f}",
         "losses": {
-            "training at the end": losses.get("training"),
+            f"training at the end{f', {share}' if share else ''}": losses.get("training"),
             "validation at the end": losses.get("validation"),
             "validation before training": receipt.get("validation_loss_untrained"),
         },

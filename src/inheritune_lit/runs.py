@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -48,6 +48,12 @@ class Run:
         return self.receipt.get("kind") == "run"
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        """On how many devices its launches trained, ascending: litGPT logs the training loss of the first one alone."""
+        launches = self.receipt.get("launches")
+        return ranks_of(launches if isinstance(launches, list) else [])
+
+    @property
     def tokens_per_step(self) -> int:
         train = self.recipe["train"]
         model = self.recipe.get("model_config")
@@ -84,6 +90,19 @@ class Run:
             name: [(step, step * self.tokens_per_step, loss) for step, loss in sorted(points.items())]
             for name, points in curves.items()
         }
+
+
+def ranks_of(launches: Sequence[Any]) -> tuple[int, ...]:
+    """The numbers of devices that a run's launches made steps on, ascending."""
+    made = [launch for launch in launches if isinstance(launch, Mapping)]
+    counts: list[Any] = [m.get("world_size") for m in made if m.get("to_step") != m.get("from_step")]
+    return tuple(sorted({count for count in counts if _is_count(count)}))
+
+
+def share_of_training(ranks: Sequence[int]) -> str:
+    """Which part of each batch litGPT's training loss is of, in words; "" where it is all of it."""
+    parts = " or ".join("all" if count == 1 else f"1/{count}" for count in ranks)
+    return f"of {parts} of each batch" if max(ranks, default=1) > 1 else ""
 
 
 def run_folder(checkpoint: Path) -> Path | None:

@@ -17,7 +17,7 @@ from inheritune_lit.launch import child, keep
 from inheritune_lit.launch.cluster import taken_away
 from inheritune_lit.launch.finish import bare_model
 from inheritune_lit.launch.process import Terminated, listen
-from inheritune_lit.launch.record import check_same, environment, freeze, parents, read_launch
+from inheritune_lit.launch.record import check_same, check_tied, environment, freeze, parents, read_launch
 from inheritune_lit.launch.schedule import Schedule
 from inheritune_lit.launch.settings import Settings
 from inheritune_lit.launch.watch import Diverged, Progress, Watch
@@ -85,10 +85,10 @@ class Launch:
 
     def prepare(self, recipe_file: Path | None) -> None:
         """Compares with what earlier launches recorded, and freezes the recipe and the environment."""
-        before = read_launch(self.run)
-        now = parents(self.recipe, before)
+        now = parents(self.recipe, before := read_launch(self.run))
         if before:
             check_same(self.run, before, self.recipe, now)
+            check_tied(self.run, before, self.recipe, self.settings.world_size)
         first = before or {"schedule": self.settings.schedule.as_dict(), "launches": []}
         self._here = environment(recipe_file)
         for launch in first["launches"][-1:]:

@@ -10,7 +10,7 @@ from inheritune_lit.launch.attempt import Options
 from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.launch.training import train
 from inheritune_lit.launch.watch import ENOUGH, Progress
-from inheritune_lit.runs import MODEL, RUN_RECEIPT
+from inheritune_lit.runs import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 
 
 def pretrain(
@@ -138,11 +138,15 @@ def summary(run: Path, receipt: dict[str, Any]) -> str:
     losses = receipt["losses"]
     rate, mfu, hardware = receipt["tokens_per_second"], receipt["mfu"], receipt["hardware"]
     gpus = f"{hardware['world_size']} × {hardware['gpus'][0]}" if hardware["gpus"] else f"{hardware['cores']} CPU cores"
+    share = share_of_training(ranks_of(receipt["launches"]))
+    notes = {"training": f" ({share})" if share else ""}
     rows = {
         "run": f"{run} ({len(receipt['launches'])} launch{'es' * (len(receipt['launches']) > 1)})",
         "model": f"{run / MODEL}, {receipt['parameters']:,} parameters: for surgery, generation, growth, export",
         "tokens": f"{receipt['tokens']:,} in {receipt['steps']:,} steps, {receipt['seconds'] / 3600:.2f} h",
-        "loss": " ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None),
+        "loss": " ".join(
+            f"{name} {loss:.3f}{notes.get(name, '')}" for name, loss in losses.items() if loss is not None
+        ),
         "speed": ("not known" if rate is None else f"{rate:,.0f} tokens/s on {gpus}")
         + ("" if mfu is None else f", {mfu:.1%} of the peak FLOP/s (MFU)"),
         "receipt": str(run / RUN_RECEIPT),

@@ -13,7 +13,7 @@ from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, versions
 from inheritune_lit.commit import InheritError, InUse, locked, read_json, sha256_file, write_json_whole
 from inheritune_lit.data.manifest import MANIFEST, differences
 from inheritune_lit.recipes.known import checkpoint_folder
-from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE
+from inheritune_lit.runs import FORMAT, LAUNCH, RUN_RECIPE, ranks_of
 from inheritune_lit.weights import Weights
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside
@@ -110,6 +110,21 @@ def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
         raise InheritError(
             "\n  ".join([f"{run} is the run of another recipe, start or data:", *lines])
             + "\nChoose another out_dir for this one, or pass --restart to begin the run anew."
+        )
+
+
+def check_tied(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], devices: int) -> None:
+    """Whether a run with tied embeddings can go on: FSDP unties them, and what it saves is of another model.
+
+    Raises:
+        InheritError: the run trained on one device and would now on several, or the other way round.
+    """
+    counts = ranks_of(before["launches"])
+    if recipe["train"].get("tie_embeddings") and any((count == 1) != (devices == 1) for count in counts):
+        raise InheritError(
+            f"{run} has train.tie_embeddings and trained on {counts[-1]} device{'s' * (counts[-1] > 1)}, this would go "
+            f"on with {devices}: on more than one FSDP unties the embeddings, which makes another model of it. Go on "
+            f"with {'one device' if counts[-1] == 1 else 'more than one'}, or begin anew with --restart."
         )
 
 

@@ -2,15 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inheritune_lit.curves import thinned
 from inheritune_lit.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, spread
-from inheritune_lit.report.subjects import Subject
+from inheritune_lit.report.subjects import Subject, is_one_training_loss
 from inheritune_lit.report.svg import GRID, Plot, blank, drawing, plot
 from inheritune_lit.report.tables import short_count
 from inheritune_lit.runs import Curve
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Curves: TypeAlias = Mapping[str, Mapping[str, Curve]]
+"""{a run's name: {"training" or "validation": its curve}}"""
 POINTS = 400  # of a training curve, which has one a step
 MARKERS = "osD^vP"
 TICKS = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100)  # of a logarithmic loss
@@ -78,28 +80,35 @@ def colours(subjects: Sequence[Subject]) -> dict[str, str]:
 
 
 def draw_curves(subjects: Sequence[Subject], folder: Path) -> list[Plot]:
-    """Draws the runs' curves, one plot an axis, into `folder`; none if no run has a curve."""
-    runs = [s for s in subjects if any(_finite(s).values())]
+    """Draws the runs' curves, one plot an axis, into `folder`; none if no run has a curve.
+
+    Training curves are left out where they are of different things, as `is_one_training_loss` says.
+    """
+    kinds = ("training", "validation") if is_one_training_loss(subjects) else ("validation",)
+    curves = {s.name: {kind: _finite(s, kind) for kind in kinds} for s in subjects}
+    runs = [s for s in subjects if any(curves[s.name].values())]
     if not runs:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     plots = []
     with drawing():
         for axis in axes_for(runs):
-            wide = _figure(runs, axis, (9.8, 4.8), 2.4)
-            narrow = _figure(runs, axis, (3.9, 3.9), 1.2, ticks=3)
+            wide = _figure(runs, curves, axis, (9.8, 4.8), 2.4)
+            narrow = _figure(runs, curves, axis, (3.9, 3.9), 1.2, ticks=3)
             description = f"Loss against {axis.label}: " + ", ".join(s.name for s in runs)
             plots.append(plot(axis.name, axis.label, description, folder / f"loss_{axis.name}", wide, narrow))
     return plots
 
 
-def _finite(subject: Subject) -> dict[str, Curve]:
-    """A run's curves but for what is NaN or infinite, which has no place in a plot."""
-    curves = subject.run.curves if subject.run else {}
-    return {kind: [point for point in curve if math.isfinite(point[2])] for kind, curve in curves.items()}
+def _finite(subject: Subject, kind: str) -> Curve:
+    """A run's curve but for what is NaN or infinite, which has no place in a plot."""
+    curve = subject.run.curves[kind] if subject.run else []
+    return [point for point in curve if math.isfinite(point[2])]
 
 
-def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], right: float, ticks: int = 6) -> "Figure":
+def _figure(
+    runs: Sequence[Subject], curves: Curves, axis: Axis, size: tuple[float, float], right: float, ticks: int = 6
+) -> "Figure":
     """One plot, with `right` inches for the runs' names."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -107,10 +116,10 @@ def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], righ
     figure = blank(width, height)
     axes = figure.add_axes((0.42 / width, 0.58 / height, 1 - (0.42 + right) / width, 1 - 1.0 / height))
     shade = colours(runs)
-    _scale(axes, runs)
+    _scale(axes, [curve for subject in runs for curve in curves[subject.name].values() if curve])
     ends = []
     for number, subject in enumerate(runs):
-        ends += _curves(axes, subject, axis, shade[subject.name], MARKERS[number % len(MARKERS)])
+        ends += _curves(axes, subject, curves[subject.name], axis, shade[subject.name], MARKERS[number % len(MARKERS)])
     axes.set_xlim(left=0)
     axes.margins(x=0)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=axis.name == "steps"))
@@ -126,15 +135,17 @@ def _figure(runs: Sequence[Subject], axis: Axis, size: tuple[float, float], righ
     return figure
 
 
-def _curves(axes: "Axes", subject: Subject, axis: Axis, colour: str, marker: str) -> list[End]:
+def _curves(
+    axes: "Axes", subject: Subject, curves: Mapping[str, Curve], axis: Axis, colour: str, marker: str
+) -> list[End]:
     """Draws one run; returns where its name has to stand."""
-    curves = {
-        kind: [(axis.of(subject, step, tokens), loss) for step, tokens, loss in curve]
-        for kind, curve in _finite(subject).items()
-    }
-    if training := curves["training"]:
+    training, validation = (
+        [(axis.of(subject, step, tokens), loss) for step, tokens, loss in curves.get(kind, ())]
+        for kind in ("training", "validation")
+    )
+    if training:
         axes.plot(*zip(*thinned(training, POINTS), strict=True), color=colour, alpha=0.3, linewidth=1.1)
-    if validation := curves["validation"]:
+    if validation:
         every = max(1, len(validation) // 12)
         look: dict[str, Any] = {"linewidth": 2.0, "marker": marker, "markersize": 4.5, "markevery": every}
         look["clip_on"] = validation[0][1] > axes.get_ylim()[1]  # a point on the axis is drawn whole
@@ -142,14 +153,13 @@ def _curves(axes: "Axes", subject: Subject, axis: Axis, colour: str, marker: str
     return [End(x, y, subject.name, colour, f"{y:.3f}") for x, y in (validation or training)[-1:]]
 
 
-def _scale(axes: "Axes", runs: Sequence[Subject]) -> None:
+def _scale(axes: "Axes", curves: Sequence[Curve]) -> None:
     """From the lowest loss to those of a fiftieth of the way: what came before would flatten all the rest.
 
     Logarithmic where an untrained model's loss is part of it.
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    curves = [curve for s in runs for curve in _finite(s).values() if curve]
     low = min(loss for curve in curves for _, _, loss in curve)
     high = max(loss for curve in curves for step, _, loss in curve if step * 50 >= curve[-1][0] or len(curve) <= 50)
     if high / low > 2:

@@ -19,13 +19,16 @@ from inheritune_lit.report.plots import draw_curves
 from inheritune_lit.report.score_plot import draw_scores
 from inheritune_lit.report.score_tables import differences_table, scores_table
 from inheritune_lit.report.scores import table_for
-from inheritune_lit.report.subjects import Subject, missing
+from inheritune_lit.report.subjects import Subject, is_one_training_loss, missing
 from inheritune_lit.report.svg import Plot
 from inheritune_lit.report.tables import Cell, Row, Table, heads
+from inheritune_lit.runs import share_of_training
 
-CURVES_NOTE = (
-    "Strong: validation; faint: training, of which long curves are drawn as means of equal stretches. Hours, where "
-    "they are known, are taken as proportional to tokens, validation and saving included."
+HOURS_NOTE = "Hours, where they are known, are taken as proportional to tokens, validation and saving included."
+TRAINING_NOTE = "Strong: validation; faint: training{of}, of which long curves are drawn as means of equal stretches."
+NO_TRAINING_NOTE = (
+    "Validation losses. Training losses are not drawn, as they are not the same for all of it: litGPT logs that of the "
+    "first device, and these trained on different numbers of devices ({devices})."
 )
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -89,13 +92,23 @@ def sections(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[S
     losses = training.losses_table(subjects, baselines)
     return [
         Section("runs", "Runs", tables(("", training.runs_table(subjects)), differing)),
-        Section("loss", "Loss", reach, tuple(draw_curves(subjects, plots)), CURVES_NOTE),
+        Section("loss", "Loss", reach, tuple(draw_curves(subjects, plots)), _curves_note(subjects)),
         Section("held-out", "Held-out text", held_out),
         *evaluations,
         Section("published", losses[1], (("", losses[0]),)) if losses else Section("published", ""),
         Section("layers", "Layers", tables(("", layers_table(subjects))), pictures=_pictures(subjects, plots)),
         Section("environment", "Environment", tables(("", _versions(subjects)))),
     ]
+
+
+def _curves_note(subjects: Sequence[Subject]) -> str:
+    """What is drawn, and which part of a batch a training loss is of."""
+    ranks = {s.name: s.run.ranks for s in subjects if s.run and s.run.ranks}
+    if is_one_training_loss(subjects):
+        share = share_of_training(next(iter(ranks.values()), ()))
+        return f"{TRAINING_NOTE.format(of=f' ({share}, the first device’s)' if share else '')} {HOURS_NOTE}"
+    devices = "; ".join(f"{name}: {' and '.join(map(str, counts))}" for name, counts in ranks.items())
+    return f"{NO_TRAINING_NOTE.format(devices=devices)} {HOURS_NOTE}"
 
 
 def _evaluations(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[Section]:

@@ -151,6 +151,11 @@ def _read_results(path: Path) -> dict[str, Any]:
     return read_json(path, "evaluation", NEEDED.get(kind, ()))
 
 
+def is_one_training_loss(subjects: Sequence[Subject]) -> bool:
+    """Whether the runs' training losses are of the same part of each batch: litGPT logs that of the first device."""
+    return len({count for subject in subjects if subject.run for count in subject.run.ranks}) <= 1
+
+
 def missing(subjects: Sequence[Subject]) -> list[str]:
     """What the report can't show, and the command that would make it."""
     lines = []
