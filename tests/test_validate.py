@@ -143,6 +143,14 @@ def test_one_mistake(
     assert (finding.severity, text in finding.problem) == (severity, True), finding
 
 
+@pytest.mark.parametrize(("entries", "wrong"), [(13, False), (26, True), (2, True), (0, True)])
+def test_a_list_for_another_number_of_blocks(tmp_path: Path, entries: int, wrong: bool) -> None:
+    for key in ("rope_indices", "sliding_window_indices"):
+        path = broken(tmp_path, **{"  n_layer: 13": f"  n_layer: 13\n  {key}: {[1] * entries}"})
+        problems = [finding.problem for finding in validate_file(path)[0] if finding.severity == "error"]
+        assert (f"It has {entries} entries for 13 blocks." in problems) is wrong
+
+
 def test_resume_auto_from_a_random_start(tmp_path: Path) -> None:
     old = "initial_checkpoint_dir: checkpoints/openllama3b_n13"
     finding = found(broken(tmp_path, **{old: "initial_checkpoint_dir: null\nresume: auto"}))["resume"]
