@@ -559,7 +559,7 @@ def test_command_without_torch(runs: list[Path], tmp_path: Path) -> None:
     """Several runs before and after an option; a report is replaced, any other folder is not."""
     check = (
         "import sys; from inheritune_lit.__main__ import main; main(sys.argv[1:]); "
-        "sys.exit(str([name for name in ('torch', 'lightning', 'lm_eval', 'matplotlib.pyplot') if name in sys.modules]))"
+        "sys.exit(str([n for n in ('torch', 'lightning', 'lm_eval', 'matplotlib.pyplot') if n in sys.modules]))"
     )
     command = [sys.executable, "-c", check, "report", str(runs[0]), "--out_dir", str(tmp_path / "out"), str(runs[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
