@@ -255,11 +255,11 @@ EXPANDABLE, AUTOTUNE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, {"TOR
 SECTIONS: dict[str, tuple[Any, int, dict[str, str]]] = {
     "surgery": (cut, 50, {}),
     "speed": (speed, 200, {}),
-    "profile": (lambda job: speed(job, "profile"), 50, {}),
-    "resume": (resume, 80, {}),
+    "profile": (lambda job: speed(job, "profile"), 45, {}),
+    "resume": (resume, 120, {}),
     "losses": (losses, 35, {}),
     "analyze": (analyze, 35, {}),
-    "gpt2": (gpt2, 80, {}),
+    "gpt2": (gpt2, 70, {}),
     "expandable": (lambda job: speed(job, "expandable"), 60, EXPANDABLE),
     "autotune": (lambda job: speed(job, "autotune"), 120, AUTOTUNE),
 }

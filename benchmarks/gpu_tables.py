@@ -15,9 +15,10 @@ def of_speed(rows: dict[str, Any]) -> str:
     lines = []
     for name, row in sorted(rows.items(), key=lambda item: item[1]["micro_batch"]):
         rate, share, reached = rates(row)
+        of_peak = f"{reached:.1%}" if reached else "–"
         flops, planned = rate * row["flops_per_token"] / 1e12, row["planned"]
         lines.append([
-            name, f"{row['tokens'] / rate:.3f}", f"{rate:,.0f}", f"{flops:,.3g}", f"{reached:.1%}", f"{share:+.1%}",
+            name, f"{row['tokens'] / rate:.3f}", f"{rate:,.0f}", f"{flops:,.3g}", of_peak, f"{share:+.1%}",
             gib(row["used"]), gib(planned["total"]), gib(row["in_use"]), gib(planned["in_use"]),
         ])  # fmt: skip
     return table([*head, "in use", "foreseen"], lines)
@@ -32,7 +33,7 @@ def rates(row: dict[str, Any]) -> tuple[float, float, float]:
 
 def of_goals(rows: dict[str, Any]) -> str:
     """The goals beside the best row, in a sentence."""
-    most, best = max(rates(row)[1] for row in rows.values()), max(rows, key=lambda name: rates(rows[name])[2])
+    most, best = max(rates(row)[1] for row in rows.values()), max(rows, key=lambda name: rates(rows[name])[0])
     return (
         f"The data path adds {most:+.1%} to a step at most; the goal is {LOADER_GOAL:.0%}. The best micro-batch is "
         f"{best}, with {rates(rows[best])[2]:.1%} of the peak; the goal is {GOAL:.0%}, by what a recipe sets, which is "
@@ -41,7 +42,7 @@ def of_goals(rows: dict[str, Any]) -> str:
 
 
 def gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**30:,.1f} GiB" if size else "–"
 
 
 def of_losses(rows: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """benchmarks/gpu.py in its tiny form on a CPU: it runs, goes on where it was, and its tables' numbers hang together."""
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def test_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for name, row in speed.items():
         shown = next(line for line in lines if line[0] == name)
         seconds, rate, tera = (float(cell.replace(",", "")) for cell in shown[1:4])
+        assert seconds == pytest.approx(statistics.median(row["seconds"]["packed"]), abs=0.001)
         assert seconds * rate == pytest.approx(row["tokens"], rel=0.02) == 4 * 64
         assert tera * 1e12 == pytest.approx(rate * row["flops_per_token"], rel=0.02)
         assert row["planned"]["total"] > row["planned"]["in_use"] > 0
