@@ -90,14 +90,16 @@ def main() -> None:
     parser.add_argument("--micro_batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--compiled", action="store_true", help="through torch.compile, as litgpt pretrain does")
-    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--precision", help="by default what is fast here")
     args = parser.parse_args()
 
     import lightning as L
     import torch
 
     from inheritune_lit.plan.model import measured_flops
+    from inheritune_lit.precision import fastest
 
+    args.precision = args.precision or fastest().precision
     fabric = L.Fabric(devices=1, precision=args.precision)
     both = configs(args.size)
     sequence, vocabulary = both["GPT-2"].block_size, both["GPT-2"].padded_vocab_size

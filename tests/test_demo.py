@@ -138,6 +138,9 @@ def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd:
 
     text = table(results)
     assert "which no run here was trained on" in text
+    stated = yaml.safe_load((small.run(inherited=True) / "recipe.yaml").read_text())["precision"]
+    assert f"\nTrained in {stated}: a product in bfloat16 takes " in text
+    assert results["machine"]["precision"]["precision"] == stated
     assert max(map(len, text.splitlines())) <= 120
     json.dumps(results)
     draw(results, small.out_dir / "curves.png")

@@ -308,12 +308,27 @@ def light_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("slower", "asked", "computes"),
+    [(3.5, "auto", torch.float32), (0.4, "auto", torch.bfloat16), (3.5, "bfloat16", torch.bfloat16)],
+)
+def test_a_model_in_16_bits_computes_in_what_is_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, asked: str, computes: torch.dtype
+) -> None:
+    """Unless a type is asked for."""
+    monkeypatch.setattr("inheritune_lit.precision.slowdown", lambda dtype: slower)
+    make_tokenizer(save_model(tmp_path / "model", 64))
+    LlamaForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16).save_pretrained(tmp_path / "model")
+    assert harness.load_model(tmp_path / "model", ModelOptions(dtype=asked)).model.dtype == computes
+
+
 @pytest.mark.usefixtures("light_registry")
 def test_accuracy_by_hand(toy: tuple[Path, Path]) -> None:
     tasks = run_toy(toy)["tasks"]
     assert {name: task["value"] for name, task in tasks.items()} == {"toy_a": 3 / 5, "toy_b": 2 / 4, "toy_c": 0}
     assert [task["samples"] for task in tasks.values()] == [5, 4, 3]
     assert [task["batch_size"] for task in tasks.values()] == [8, 8, 8]
+    assert [task["dtype"] for task in tasks.values()] == ["float32"] * 3
     assert tasks["toy_a"]["stderr"] == pytest.approx((0.6 * 0.4 / 4) ** 0.5)
     assert tasks["toy_b"]["stderr"] == pytest.approx((0.5 * 0.5 / 3) ** 0.5)
 

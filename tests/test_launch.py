@@ -26,7 +26,7 @@ from inheritune_lit.commit import InheritError, locked
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, child, finish, record, resume, train, training
+from inheritune_lit.launch import Options, Progress, Waiting, child, finish, record, resume, train, training
 from inheritune_lit.launch.command import summary
 from inheritune_lit.launch.finish import speed
 from inheritune_lit.launch.keep import stays, tidy
@@ -82,7 +82,13 @@ def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     """A run that nobody disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     seen: list[Progress] = []
-    receipt = train(recipe, run, on_progress=seen.append)
+    waited: list[Waiting] = []
+    receipt = train(recipe, run, on_progress=seen.append, on_wait=waited.append)
+    before = list(dict.fromkeys(waiting.doing for waiting in waited if waiting.step == 0))
+    assert before == ["loading", "validating", "first step"]
+    assert (waited[0].seconds_left, waited[0].steps) == (None, STEPS)
+    left = [waiting.seconds_left for waiting in waited if waiting.doing == "first step"]
+    assert (left[0], left[-1] is not None) == (None, True), "PackedTokens says when a micro-batch is through"
     assert [progress.step for progress in seen] == list(range(1, STEPS + 1))
     assert receipt["steps"] == seen[-1].steps == STEPS
     assert receipt["losses"]["training"] == pytest.approx(seen[-1].loss, abs=1e-3)

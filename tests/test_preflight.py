@@ -43,7 +43,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "initial_checkpoint_dir": str(folder / "target"),
         "tokenizer_dir": str(folder / "target"),
         "out_dir": str(folder / "run"),
-        "precision": "bf16-mixed",
+        "precision": "32-true",
         "devices": 1,
         "data": {
             "class_path": "inheritune_lit.data.PackedTokens",

@@ -420,7 +420,7 @@ def test_litgpt_trains_a_start_made_on_the_command_line(tmp_path: Path, capsys: 
         "initial_checkpoint_dir": str(target),
         "tokenizer_dir": str(target),
         "out_dir": str(tmp_path / "run"),
-        "precision": "bf16-mixed",
+        "precision": "32-true",
         "devices": 1,
         "data": {
             "class_path": "inheritune_lit.data.PackedTokens",

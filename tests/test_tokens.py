@@ -330,7 +330,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "model_config": config,
         "initial_checkpoint_dir": str(checkpoint),
         "tokenizer_dir": str(checkpoint),
-        "precision": "bf16-mixed",
+        "precision": "32-true",
         "devices": 1,
         "data": {
             "class_path": "inheritune_lit.data.PackedTokens",
@@ -380,7 +380,7 @@ def test_a_killed_and_resumed_pretraining_ends_bit_identical(recipe: dict[str, A
     """Stopped in the second epoch; the budget is all of both epochs, to the last window."""
     windows = (22 * 16 - 1) // LENGTH
     assert windows < 4 * GLOBAL_BATCH < 2 * windows == STEPS * GLOBAL_BATCH
-    pretrain(recipe, tmp_path / "whole")
+    assert "Micro-batch" not in pretrain(recipe, tmp_path / "whole"), "only the launcher is told"
     pretrain(recipe, tmp_path / "killed", kill_at="step-00000005")
     step = tmp_path / "killed/step-00000004/lit_model.pth"
     shutil.rmtree(tmp_path / "killed/step-00000005", ignore_errors=True)

@@ -13,8 +13,8 @@ from litgpt.args import TrainArgs
 from litgpt.pretrain import get_lr
 
 from inheritune_lit.commit import locked
-from inheritune_lit.launch import Progress, process
-from inheritune_lit.launch.command import saving_advice
+from inheritune_lit.launch import Progress, Waiting, process
+from inheritune_lit.launch.bar import Bar, saving_advice
 from inheritune_lit.launch.process import Terminated, listen
 from inheritune_lit.launch.schedule import schedule
 from inheritune_lit.launch.watch import Diverged, Watch
@@ -56,6 +56,33 @@ def test_watch_reads_litgpts_lines() -> None:
     assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0) is not None
 
 
+def test_what_goes_on_before_the_first_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """With an estimate as soon as one micro-batch of four is through, long before a step is logged."""
+    watch = Watch(100, accumulation=4)
+    said = {
+        "Seed set to 42": Waiting("loading", 0, 100, None),
+        "Validating ...": Waiting("validating", 0, 100, None),
+        "Measured TFLOPs: 0.05": Waiting("first step", 0, 100, None),
+        "Micro-batch 1 begins": Waiting("first step", 0, 100, None),
+        "Micro-batch 2 begins": Waiting("first step", 0, 100, 4 * 10.0 * 100),
+    }
+    with Bar() as bar:
+        for i, (text, expected) in enumerate(said.items()):
+            assert watch.line(text, 10.0 * i) is None
+            assert watch.waiting() == expected
+            bar.wait(watch.waiting())
+        shown = capsys.readouterr().err
+        assert all(word in shown for word in ("loading", "validating", "first step", "0/100", "about 1 h 07 min left"))
+        first = watch.line(line(1, 5.0), 65.0)
+        assert first == Progress(1, 100, 5.0, None, 35.0 * 99), "the whole step is known now: 65 - 30 s"
+        bar(first)
+        watch.line("Validating ...", 66.0)
+        bar.wait(watch.waiting())
+    shown = capsys.readouterr().err
+    assert "1/100" in shown
+    assert "validating" in shown
+
+
 def test_how_often_to_save() -> None:
     progress = Progress(100, 1100, 3.0, None, 36000.0)  # 36 s a step
     assert saving_advice(progress, 50, 30) is None
@@ -86,6 +113,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
     """The exit code of a shell command, its progress, and what was said of its standing still."""
     progress: list[Progress] = []
     quiet: list[str] = []
+    waits: list[Waiting] = options.pop("waits", [])
 
     def stalled(message: str) -> None:
         quiet.append(message)
@@ -102,6 +130,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
             on_progress=progress.append,
             on_line=lambda text: None,
             on_quiet=stalled,
+            on_wait=waits.append,
             **{"grace": 30.0} | options,
         )
     return code, progress, quiet
@@ -116,7 +145,10 @@ def test_a_process_is_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (code, [p.step for p in progress]) == (7, list(range(1, 13)))
     assert " s since step 12; they took " in quiet[-1]
     assert (tmp_path / "log").read_text().endswith("\n42\n")
-    assert heard("kill -9 $$", tmp_path)[0] == -9
+    waits: list[Waiting] = []
+    assert heard("sleep 0.5; kill -9 $$", tmp_path, waits=waits)[0] == -9
+    assert set(waits) == {Waiting("loading", 0, 100, None)}
+    assert len(waits) > 1, "again and again while nothing is printed"
 
 
 def test_what_goes_wrong_ends_the_process(tmp_path: Path) -> None:

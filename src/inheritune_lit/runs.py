@@ -21,6 +21,9 @@ MODEL = "model"
 HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 FORMAT = 1
 
+TELL = "INHERITUNE_TELL"
+"""The variable that has PackedTokens print BEGINS for a training's first two micro-batches"""
+BEGINS = "Micro-batch {} begins"
 # Lines of litGPT's
 STEP = re.compile(r"iter (\d+) step (\d+) \| loss train: (\S+), val: (\S+) \|")
 VALIDATION = re.compile(r"(?:iter \d+: val loss|Final evaluation \| val loss:) ([^\s,]+)")

@@ -89,6 +89,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
     from inheritune_lit.checkpoint import versions
     from inheritune_lit.evaluate.loss import usable_device
+    from inheritune_lit.precision import in_fast_type
     from inheritune_lit.verify import load_model
 
     started = time.perf_counter()
@@ -97,7 +98,8 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     n_layer = model.config.n_layer
     _check(settings, n_layer, checkpoint)
     batches, length, manifest = _windows(settings, model)
-    model = model.to(device)
+    sizes = _sizes(model)
+    model = in_fast_type(model.to(device), device)
 
     pairs = [(n, 0) for n in range(1, n_layer + 1)]
     kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []
@@ -115,7 +117,8 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         "windows": len(windows),
         "max_seq_length": length,
         "attention_sequences": len(sequences),
-        "depths": _depths(losses, model),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "depths": _depths(losses, sizes),
         **_choices(losses, n_layer, kept, settings.keep),
         "blocks": [{"block": i, **found.summary(heads=settings.heads)} for i, found in enumerate(blocks)],
         "seconds": round(time.perf_counter() - started, 1),
@@ -145,10 +148,10 @@ def _spread(count: int, total: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def _depths(losses: "Mapping[Pair, PairLoss]", model: "GPT") -> list[dict[str, Any]]:
+def _depths(losses: "Mapping[Pair, PairLoss]", sizes: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
     """Of the first n blocks, for every n: their losses and their size."""
     found = []
-    for n, (parameters, size) in _sizes(model).items():
+    for n, (parameters, size) in sizes.items():
         loss = losses[n, 0]
         rescaled = {"loss_rescaled": loss.rescaled.mean if loss.rescaled else None, "scale": loss.scale}
         found.append({"n": n, **_loss(loss.own), **rescaled, "parameters": parameters, "bytes": size})

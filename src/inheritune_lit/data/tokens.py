@@ -1,5 +1,6 @@
 """PackedTokens: litGPT's data module over token shards, in the global order of `order.py`, and its exact resume."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.data.tokenizer import place as place_tokenizer
 from inheritune_lit.gpt2.training import place as place_gpt2
 from inheritune_lit.paths import problem_of
+from inheritune_lit.runs import BEGINS, TELL
 
 # litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model
 place_tokenizer()
@@ -34,6 +36,7 @@ class TrainLoader(DataLoader[Tensor]):
         super().__init__(windows, sampler=order, **options)
         self.order, self.windows = order, windows
         self.consumed = 0
+        self.to_tell = 2 if os.environ.get(TELL) and order.rank == 0 else 0
         self._identity = {
             "seed": order.order_seed,
             "max_seq_length": windows.max_seq_length,
@@ -98,6 +101,9 @@ class MicroBatch:
                 f"{windows.max_seq_length:,} tokens, {self._end:,} of these {total:,} trained on. Raise "
                 f"data.init_args.epochs, or lower train.max_tokens to {self._end * windows.max_seq_length}."
             )
+        if self._loader.to_tell and self._loader.consumed != self._end:  # litGPT looks into each twice
+            print(BEGINS.format(3 - self._loader.to_tell), flush=True)
+            self._loader.to_tell -= 1
         self._loader.consumed = self._end
         return self._tokens[key]
 

@@ -9,6 +9,7 @@ from typing import Any
 from inheritune_lit.checkpoint import versions
 from inheritune_lit.curves import Curve, tokens_to_reach
 from inheritune_lit.demo.stages import Paths
+from inheritune_lit.precision import fastest
 from inheritune_lit.runs import read_run
 from inheritune_lit.text_table import columns
 
@@ -88,7 +89,8 @@ def compare(paths: Paths) -> dict[str, Any]:
             "tokens_per_window": length,
             "recipes": {name: str(run.folder / "recipe.yaml") for name, run in runs.items()},
         },
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+        | {"precision": fastest().as_json()},
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -118,6 +120,7 @@ def table(results: dict[str, Any]) -> str:
         f"After training, inherited − random on the same windows: {difference['validation_loss']:+.3f} ± "
         f"{difference['standard_error']:.3f} nats.",
         *textwrap.wrap(results["verdict"], 110),
+        f"Trained in {results['machine']['precision']['why']}",
     )
     return "\n".join([*columns(heads, rows), "", *notes])
 

@@ -12,8 +12,10 @@ from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, read_receipt, versi
 from inheritune_lit.commit import InheritError, read_json
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.demo.inputs import run_module, show
+from inheritune_lit.launch.bar import Bar
 from inheritune_lit.launch.record import check_same, parents
 from inheritune_lit.layers import parse_layers
+from inheritune_lit.precision import fastest
 from inheritune_lit.runs import LAUNCH, RUN_RECEIPT, RUN_RECIPE
 from inheritune_lit.verify import check_files
 from inheritune_lit.weights import Weights
@@ -120,6 +122,7 @@ def render(paths: Paths, *, inherited: bool) -> dict[str, Any]:
         raise InheritError(f"Can't read the target's shape: {error}. Delete {paths.target} and run again.") from error
     train = recipe["train"]
     train["max_tokens"] = paths.steps * train["global_batch_size"] * train["max_seq_length"]
+    recipe["precision"] = fastest().precision
     recipe["eval"]["final_validation"] = paths.steps % recipe["eval"]["interval"] != 0  # or the last step has one
     recipe |= {
         "initial_checkpoint_dir": str(paths.target) if inherited else None,
@@ -139,8 +142,6 @@ def train(paths: Paths, *, inherited: bool) -> bool:
     Raises:
         InheritError: litgpt failed, or the run's folder holds something else.
     """
-    from tqdm import tqdm
-
     run, recipe = paths.run(inherited=inherited), render(paths, inherited=inherited)
     if _is_stale(run, recipe):
         shutil.rmtree(run)
@@ -149,16 +150,10 @@ def train(paths: Paths, *, inherited: bool) -> bool:
         return there
     # without it, torch.compile takes longer than these few steps
     environment = {"TORCHDYNAMO_DISABLE": "1"}
+    print(f"  precision {fastest().why}")
     show(["litgpt", "pretrain", "--config", str(run / RUN_RECIPE)], **environment)
-    with tqdm(total=paths.steps, desc="  loading", unit="step", dynamic_ncols=True) as bar:
-
-        def show_progress(progress: launch.Progress) -> None:
-            bar.set_description("  training", refresh=False)
-            validation = "n/a" if progress.validation_loss is None else f"{progress.validation_loss:.3f}"
-            bar.set_postfix_str(f"loss {progress.loss:.3f}, validation {validation}", refresh=False)
-            bar.update(progress.step - bar.n)
-
-        launch.train(recipe, run, on_progress=show_progress, environment=environment, recipe_file=RECIPE)
+    with Bar() as bar:
+        launch.train(recipe, run, on_progress=bar, on_wait=bar.wait, environment=environment, recipe_file=RECIPE)
     return there
 
 

@@ -59,7 +59,8 @@ def evaluate(
         max_seq_length: Tokens of a window for --loss; by default those of the run's recipe, or all the model takes.
         batch_size: Of lm-eval; auto is the largest that fits into the GPU, and 8 on the CPU.
         device: cpu, cuda, cuda:1, …; by default a GPU if there is one.
-        dtype: What to compute in, as transformers names it; auto is the checkpoint's.
+        dtype: What to compute in, as transformers names it; auto is the checkpoint's, or float32 on a CPU
+            that is slower with that.
         trust_remote_code: Let data sets be loaded by scripts of their repositories, which run with your rights.
         overwrite: Begin anew, whatever results there are.
     """

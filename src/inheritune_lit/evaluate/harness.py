@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.checkpoint import RECEIPT, read_receipt, refuse_code
 from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
+from inheritune_lit.precision import in_fast_type
 from inheritune_lit.reload import attention_of
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ModelOptions:
     device: str = "cpu"
     """cpu, cuda, cuda:1, …"""
     dtype: str = "auto"
-    """As transformers names it; auto is the checkpoint's"""
+    """As transformers names it; auto is the checkpoint's, or float32 on a CPU that is slower with that"""
     batch_size: str = "auto"
     """A number, or auto: the largest that fits into the GPU, 8 on the CPU"""
 
@@ -160,6 +161,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
             trust_remote_code=False,
         )
         model, info = loaded
+        model = in_fast_type(model, options.device) if options.dtype == "auto" else model
         lm = HFLM(
             pretrained=model.to(options.device),
             tokenizer=str(folder),
@@ -229,4 +231,5 @@ def run_task(
         "samples": sum(count["effective"] for count in output["n-samples"].values()),
         "seconds": time.perf_counter() - start,
         "batch_size": lm.batch_sizes.get(0, lm.batch_size),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
     }

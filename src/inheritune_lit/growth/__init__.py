@@ -56,8 +56,9 @@ def grow(
     from inheritune_lit.growth.inputs import check_recipe, check_reference, missing_data
     from inheritune_lit.growth.stages import make_settings, with_changes
     from inheritune_lit.recipes.check_keys import check_keys
+    from inheritune_lit.recipes.findings import report as report_findings
     from inheritune_lit.recipes.reading import read_document
-    from inheritune_lit.recipes.validate import check_document
+    from inheritune_lit.recipes.validate import check_document, check_machine
 
     if steps is not None and steps < 1:
         raise InheritError(f"--steps {steps}: expected 1 or more.")
@@ -70,6 +71,8 @@ def grow(
     settings = make_settings(base, Path(out_dir), **options)
     check_reference(settings)
     missing = missing_data(settings)
+    if not missing and (slow := check_machine(replace(document, content=base), [])):
+        print(report_findings(Path(recipe), slow, document))
     if dry_run:
         from inheritune_lit.growth.plan import plan
 

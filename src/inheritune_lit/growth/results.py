@@ -10,7 +10,7 @@ from inheritune_lit.commit import InheritError
 from inheritune_lit.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas, spread
 from inheritune_lit.growth.ledger import LEDGER
 from inheritune_lit.growth.stages import REFERENCE, Settings
-from inheritune_lit.growth.view import duration
+from inheritune_lit.launch.bar import duration
 from inheritune_lit.runs import read_run
 from inheritune_lit.text_table import columns
 

@@ -6,11 +6,13 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit.launch.bar import duration
+from inheritune_lit.launch.watch import LOADING
 from inheritune_lit.text_table import columns
 
 if TYPE_CHECKING:
     from inheritune_lit.growth.stages import Stage
-    from inheritune_lit.launch import Progress
+    from inheritune_lit.launch import Progress, Waiting
 
 HEADS = ("stage", "start", "n", "parameters", "step", "loss", "val. loss", "time left")
 
@@ -24,6 +26,8 @@ class Row:
     loss: float | None = None
     validation_loss: float | None = None
     left: str = ""
+    doing: str = LOADING
+    """Until the first step that is logged; then nothing"""
 
     def cells(self) -> tuple[str, ...]:
         return (
@@ -34,7 +38,7 @@ class Row:
             f"{self.step:,}/{self.steps:,}",
             "–" if self.loss is None else f"{self.loss:.3f}",
             "–" if self.validation_loss is None else f"{self.validation_loss:.3f}",
-            self.left,
+            ", ".join(filter(None, (self.doing, self.left))),
         )
 
 
@@ -46,8 +50,8 @@ class View:
         self._out = sys.stdout
         self._drawn = 0
         """Lines of the table that are the last ones on the terminal"""
-        self._shown: tuple[str, int] | None = None
-        """Stage and tenth of its steps that the last line off a terminal was about"""
+        self._shown: tuple[str, int, str] | None = None
+        """Stage, tenth of its steps and what it did, that the last line off a terminal was about"""
 
     def __enter__(self) -> "View":
         self._redirected = redirect_stdout(self)
@@ -71,14 +75,21 @@ class View:
 
     def progress(self, name: str, progress: "Progress") -> None:
         row = self.rows[name]
-        row.step, row.loss = progress.step, progress.loss
+        row.step, row.loss, row.doing = progress.step, progress.loss, ""
         row.validation_loss = progress.validation_loss
         row.left = "" if progress.seconds_left is None else duration(progress.seconds_left)
         self._draw(name)
 
+    def wait(self, name: str, waiting: "Waiting") -> None:
+        row = self.rows[name]
+        if row.loss is None:
+            row.step, row.doing = waiting.step, waiting.doing
+            row.left = "" if waiting.seconds_left is None else duration(waiting.seconds_left)
+        self._draw(name)
+
     def done(self, name: str, validation_loss: float, note: str = "done") -> None:
         row = self.rows[name]
-        row.step, row.validation_loss, row.left = row.steps, validation_loss, note
+        row.step, row.validation_loss, row.left, row.doing = row.steps, validation_loss, note, ""
         self._draw(name)
 
     def _draw(self, name: str) -> None:
@@ -90,15 +101,7 @@ class View:
             up = f"\x1b[{self._drawn}F" if self._drawn else ""
             print(up + "\n".join(f"{line}\x1b[K" for line in lines), file=self._out, flush=True)
             self._drawn = len(lines)
-        elif self._shown != (shown := (name, 10 * row.step // row.steps)):
+        elif self._shown != (shown := (name, 10 * row.step // row.steps, row.doing)):
             self._shown = shown
             facts = (f"{head} {cell}" for head, cell in zip(HEADS[2:], row.cells()[2:], strict=True) if cell not in "–")
             print(f"{name} ({row.stage.title}): {', '.join(facts)}", file=self._out, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """3725 → 1 h 02 min"""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -2,6 +2,6 @@
 
 from inheritune_lit.launch.attempt import Options
 from inheritune_lit.launch.training import train
-from inheritune_lit.launch.watch import Progress
+from inheritune_lit.launch.watch import Progress, Waiting
 
-__all__ = ["Options", "Progress", "train"]
+__all__ = ["Options", "Progress", "Waiting", "train"]

@@ -20,8 +20,8 @@ from inheritune_lit.launch.process import Terminated, listen
 from inheritune_lit.launch.record import check_same, check_tied, environment, freeze, parents, read_launch
 from inheritune_lit.launch.schedule import Schedule
 from inheritune_lit.launch.settings import Settings
-from inheritune_lit.launch.watch import Diverged, Progress, Watch
-from inheritune_lit.runs import FORMAT, LAUNCH, LOG, RUN_RECIPE
+from inheritune_lit.launch.watch import Diverged, Progress, Waiting, Watch
+from inheritune_lit.runs import FORMAT, LAUNCH, LOG, RUN_RECIPE, TELL
 
 if TYPE_CHECKING:
     from inheritune_lit.launch.resume import Checkpoint
@@ -74,11 +74,13 @@ class Launch:
         options: Options,
         environment: Mapping[str, str],
         on_progress: Callable[[Progress], None],
+        on_wait: Callable[[Waiting], None] = lambda waiting: None,
     ) -> None:
         self.recipe, self.run, self.settings, self.options = recipe, run, settings, options
-        self.environment, self.on_progress = environment, on_progress
+        self.environment, self.on_progress, self.on_wait = environment, on_progress, on_wait
         self.record: dict[str, Any] = {}
         self.watch = Watch(settings.steps, options.max_spike, options.stall_factor)
+        self.watch.accumulation = settings.schedule.accumulation
         self._began = 0.0
         self._told: set[str] = set()
         self._here: dict[str, Any] = {}
@@ -112,16 +114,8 @@ class Launch:
         if self.options.save_on_signal:
             variables[child.SAVE_ON_SIGNAL] = "1"
         module = "inheritune_lit.launch.child" if variables else "litgpt"
-        command = [
-            *self.options.launcher,
-            sys.executable,
-            "-m",
-            module,
-            "pretrain",
-            "--config",
-            str(self.run / RUN_RECIPE),
-            *arguments,
-        ]
+        command = [*self.options.launcher, sys.executable, "-m", module, "pretrain"]
+        command += ["--config", str(self.run / RUN_RECIPE), *arguments]
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
@@ -136,9 +130,10 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**alone, **self.environment, **variables},
+                environment={**alone, **self.environment, **variables, TELL: "1"},
                 lock=lock,
                 on_progress=self.on_progress,
+                on_wait=self.on_wait,
                 on_line=self._line,
                 on_quiet=lambda message: print(message, flush=True),
                 grace=self.options.grace,

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from inheritune_lit.commit import InheritError
 from inheritune_lit.launch.attempt import Options
+from inheritune_lit.launch.bar import Bar
 from inheritune_lit.launch.preflight import Asked, preflight
 from inheritune_lit.launch.training import train
-from inheritune_lit.launch.watch import ENOUGH, Progress
 from inheritune_lit.runs import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 
 
@@ -86,51 +86,10 @@ def pretrain(
         keep_every=keep_every,
     )
     with Bar(max_minutes_lost, document.get("train.save_interval")) as bar:
-        receipt = train(settings, run, restart=restart, on_progress=bar, recipe_file=recipe, options=options)
+        receipt = train(
+            settings, run, restart=restart, on_progress=bar, on_wait=bar.wait, recipe_file=recipe, options=options
+        )
     print(summary(run, receipt))
-
-
-class Bar:
-    """A progress bar, and one remark on how much a kill would lose."""
-
-    def __init__(self, minutes: float, save_interval: int | None) -> None:
-        self._minutes, self._interval, self._seen = minutes, save_interval, 0
-
-    def __enter__(self) -> "Bar":
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc="loading", unit="step", dynamic_ncols=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def __call__(self, progress: Progress) -> None:
-        bar = self._bar
-        if not self._seen:
-            bar.reset(progress.steps)  # the clock starts with the first step, loading left out
-            bar.desc, bar.initial, bar.n = "training: ", progress.step - 1, progress.step - 1
-        validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.3f}"
-        bar.set_postfix_str(f"loss {progress.loss:.3f}{validation}", refresh=False)
-        bar.update(progress.step - bar.n)
-        self._seen += 1
-        if self._seen == ENOUGH + 1 and (remark := saving_advice(progress, self._interval, self._minutes)):
-            bar.write(remark)
-
-
-def saving_advice(progress: Progress, save_interval: int | None, minutes: float) -> str | None:
-    """What to say if a kill would lose more than so many minutes, by the step time that was measured."""
-    if not progress.seconds_left or progress.step >= progress.steps:
-        return None
-    step = progress.seconds_left / (progress.steps - progress.step)  # seconds
-    interval = min(save_interval or progress.steps, progress.steps)
-    if interval * step <= 60 * minutes:
-        return None
-    return (
-        f"A step takes {step:.2f} s: a kill may lose {interval * step / 60:,.0f} minutes. For {minutes:g} at most, "
-        f"stop after the next checkpoint, write train.save_interval: {max(1, int(60 * minutes / step))} in the "
-        "recipe, and give the same command again; or pass --save_on_signal, where the scheduler sends SIGTERM first."
-    )
 
 
 def summary(run: Path, receipt: dict[str, Any]) -> str:

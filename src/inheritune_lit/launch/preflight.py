@@ -22,7 +22,7 @@ from inheritune_lit.recipes.check_training import machines
 from inheritune_lit.recipes.findings import Finding
 from inheritune_lit.recipes.known import checkpoint_folder
 from inheritune_lit.recipes.reading import Document, read_document
-from inheritune_lit.recipes.validate import check_document, refused
+from inheritune_lit.recipes.validate import check_document, check_machine, refused
 from inheritune_lit.runs import LAUNCH, RUN_RECEIPT
 from inheritune_lit.weights import zip_records
 
@@ -49,7 +49,7 @@ def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
         InheritError: the recipe can't be read as YAML.
     """
     document = read_document(path)
-    findings = check_document(document, asked.devices, asked.nodes)
+    findings = check_machine(document, check_document(document, asked.devices, asked.nodes))
     if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
         fix = "Bring it here, or correct the path."
         findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]

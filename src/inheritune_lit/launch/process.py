@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.launch.watch import Diverged, Progress, Watch
+from inheritune_lit.launch.watch import Diverged, Progress, Waiting, Watch
 
 Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"
 """(seconds of a monotonic clock, what was printed then); a signal to us; None at the end"""
@@ -41,6 +41,7 @@ def listen(
     on_line: Callable[[str], None],
     on_quiet: Callable[[str], None],
     grace: float,
+    on_wait: Callable[[Waiting], None] = lambda waiting: None,
 ) -> int:
     """Runs a training to its end, all that it prints going to `log`.
 
@@ -54,6 +55,7 @@ def listen(
         on_line: Called for each line.
         on_quiet: Called when the run stands still, with what to say.
         grace: Seconds that the training has to end by itself when it is asked to.
+        on_wait: Called about every second in which it logs no step, with what it does instead.
 
     Returns:
         The exit code; negative for a signal.
@@ -68,12 +70,14 @@ def listen(
         reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         try:
             reader.start()
-            while entry := _next(lines, watch, on_quiet):
+            while entry := _next(lines, watch, on_quiet, on_wait):
                 printed, line = entry
                 file.write(line)
                 file.flush()
                 if progress := watch.line(line, printed):
                     on_progress(progress)
+                else:
+                    on_wait(watch.waiting())
                 on_line(line)
             return process.wait()
         except BaseException as error:
@@ -83,13 +87,16 @@ def listen(
             raise
 
 
-def _next(lines: Lines, watch: Watch, on_quiet: Callable[[str], None]) -> tuple[float, str] | None:
+def _next(
+    lines: Lines, watch: Watch, on_quiet: Callable[[str], None], on_wait: Callable[[Waiting], None]
+) -> tuple[float, str] | None:
     while True:
         try:
             entry = lines.get(timeout=TICK)
         except queue.Empty:
             if message := watch.stalled(time.monotonic()):
                 on_quiet(message)
+            on_wait(watch.waiting())
             continue
         if isinstance(entry, signal.Signals):
             raise Terminated(f"Stopped by {entry.name}.")

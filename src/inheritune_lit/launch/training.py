@@ -8,7 +8,7 @@ from inheritune_lit.launch.attempt import Launch, Options
 from inheritune_lit.launch.finish import finish
 from inheritune_lit.launch.record import check_same, parents, read_record, run_lock, set_aside
 from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.launch.watch import Progress
+from inheritune_lit.launch.watch import Progress, Waiting
 from inheritune_lit.runs import RUN_RECEIPT
 
 
@@ -17,7 +17,8 @@ def train(
     run: Path,
     *,
     restart: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_wait: Callable[[Waiting], None] = lambda waiting: None,
     environment: Mapping[str, str] = {},
     recipe_file: Path | None = None,
     options: Options = Options(),  # noqa: B008  # frozen
@@ -31,6 +32,7 @@ def train(
         run: The folder of the run, made if it is missing.
         restart: Begin anew. What is there is moved into a folder inside it.
         on_progress: Called for each step that litGPT logs.
+        on_wait: Called about every second in which it logs none, from the first one on, with what it does instead.
         environment: Variables for the training, beside this process' own.
         recipe_file: Where the recipe comes from, to record the commit of its repository.
         options: What else there is to say.
@@ -51,7 +53,7 @@ def train(
             receipt = read_record(run / RUN_RECEIPT)
             check_same(run, receipt, recipe, parents(recipe, receipt))
             return receipt
-        launch = Launch(recipe, run, settings_of(recipe), options, environment, on_progress or (lambda progress: None))
+        launch = Launch(recipe, run, settings_of(recipe), options, environment, on_progress, on_wait)
         launch.prepare(recipe_file)
         checkpoint = launch.newest()
         if checkpoint is None or checkpoint.step < launch.settings.steps or checkpoint.accumulation is not None:

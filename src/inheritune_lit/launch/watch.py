@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.runs import STEP, VALIDATION
+from inheritune_lit.runs import BEGINS, STEP, VALIDATION
 
-VALIDATING = "Validating ..."
+LOADING, FIRST_STEP, TRAINING = "loading", "first step", "training"
+PHASES = {"Validating ...": "validating", "Verifying settings ...": "validating", "Measured TFLOPs": FIRST_STEP}
+"""What litGPT prints → what it does then"""
 SAVING = re.compile(r"Saving checkpoint to '(.+)'")
 RECENT = 100  # logged steps that a loss and a step's time are compared with
 ENOUGH = 10  # of them, before anything is said
@@ -34,6 +36,16 @@ class Progress:
     seconds_left: float | None
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What a training does that logs no step now."""
+
+    doing: str
+    step: int
+    steps: int
+    seconds_left: float | None
+
+
 @dataclass
 class Watch:
     """Reads litGPT's output line by line.
@@ -44,6 +56,7 @@ class Watch:
         stall_factor: Times the median step after which a run without a step is reported,
         stall_least: or so many seconds, if that is longer.
         step: Where the run begins, when it is resumed.
+        accumulation: Micro-batches of a step, for an estimate before the first is logged.
     """
 
     steps: int
@@ -51,6 +64,8 @@ class Watch:
     stall_factor: float = 10.0
     stall_least: float = 60.0
     step: int = 0
+    accumulation: int = 1
+    doing: str = LOADING
     untrained: float | None = None
     """Validation loss before the first step, which litGPT prints and logs nowhere"""
     validation_loss: float | None = None
@@ -65,6 +80,10 @@ class Watch:
     interrupted: bool = True
     """Whether it validates or saves, or has done so since its last step"""
     _reported: bool = False
+    _first_began: float | None = None
+    """When the first micro-batch was taken"""
+    _first_step_seconds: float | None = None
+    """Of an optimizer step, by the first micro-batch or the first steps"""
 
     def line(self, text: str, now: float) -> Progress | None:
         """Takes in one line, at `now` seconds of a monotonic clock.
@@ -74,11 +93,16 @@ class Watch:
         """
         if match := VALIDATION.search(text):
             self.validation_loss, self.interrupted = float(match[1]), True
+            self.doing = TRAINING
             self._check(self.validation_loss, "validation loss", max(0, self.step - 1))
-        elif VALIDATING in text:
-            self.interrupted = True
         elif match := SAVING.search(text):
-            self.saved, self.interrupted = match[1], True
+            self.saved, self.interrupted, self.doing = match[1], True, "saving"
+        elif phase := next((phase for said, phase in PHASES.items() if said in text), None):
+            self.doing, self.interrupted = phase, True
+        elif BEGINS.format(1) in text:
+            self.doing, self._first_began = FIRST_STEP, now
+        elif BEGINS.format(2) in text and self._first_began is not None:
+            self._first_step_seconds = self._first_step_seconds or self.accumulation * (now - self._first_began)
         if not (match := STEP.search(text)):
             return None
         step, loss = int(match[2]), float(match[3])
@@ -86,14 +110,24 @@ class Watch:
             self.began, self.first_step = now, step
             if self.step == 0 and match[4] != "n/a":
                 self.untrained = self.validation_loss = float(match[4])
+            if self._first_began is not None and step > self.step:
+                self._first_step_seconds = (now - self._first_began) / (step - self.step)
         elif step > self.step and not self.interrupted:
             self.durations.append((now - self.last) / (step - self.step))
         before, self.step = self.step, max(step, self.step)
         self.last, self.interrupted, self._reported = now, False, False
         self._check(loss, "loss", before)
         self.losses.append(loss)
-        left = self.step_seconds * (self.steps - self.step) if self.step_seconds else None
-        return Progress(self.step, self.steps, loss, self.validation_loss, left)
+        self.doing = TRAINING
+        return Progress(self.step, self.steps, loss, self.validation_loss, self._left())
+
+    def waiting(self) -> Waiting:
+        """What it does, in a word, and an estimate as soon as one micro-batch is through."""
+        return Waiting(self.doing, self.step, self.steps, self._left())
+
+    def _left(self) -> float | None:
+        usual = self.step_seconds or self._first_step_seconds
+        return usual * (self.steps - self.step) if usual else None
 
     @property
     def step_seconds(self) -> float | None:

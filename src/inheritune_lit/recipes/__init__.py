@@ -75,7 +75,8 @@ def validate(recipe: Path, devices: int | None = None, nodes: int | None = None)
     """Checks any `litgpt pretrain` recipe for all that can be known without a GPU, and says everything at once.
 
     An error is what litGPT refuses or silently does otherwise than written; it makes the exit code 1. A warning runs as
-    written, but hardly as meant. A note is what can't be checked here.
+    written, but hardly as meant. A note is what can't be checked here. Where the folders that the recipe names are on
+    this machine, a precision that its CPU is slow with is a warning, too.
 
     Args:
         recipe: The YAML file.

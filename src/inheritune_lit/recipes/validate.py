@@ -23,7 +23,7 @@ def validate_file(path: Path, devices: int | None = None, nodes: int | None = No
                 f"{path} is no recipe of `litgpt pretrain`, but of `inheritune {command}`, which checks it itself: "
                 f"`inheritune {command} --config {path} --dry_run`."
             )
-    findings = check_document(document, devices, nodes)
+    findings = check_machine(document, check_document(document, devices, nodes))
     if not any(finding.severity == "error" for finding in findings):  # whatever we did not think of
         findings += refused(path)
     return findings, document
@@ -44,6 +44,27 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
     findings += check_model(document)
     findings += check_training(document, devices, nodes)
     return findings + check_paths(document) + check_folders(document)
+
+
+def check_machine(document: Document, findings: list[Finding]) -> list[Finding]:
+    """The findings, and what this machine's CPU makes of the precision, unless what is missing shows that the run's is
+    another one. It takes PyTorch, and so is asked only where the answer counts.
+    """
+    precision = str(document.get("precision"))
+    if not precision.startswith("bf16-") or any(finding.elsewhere for finding in findings):
+        return findings
+    from inheritune_lit.precision import slowdown
+
+    if (slower := slowdown()) is None or slower < 1.5:
+        return findings
+    text = (
+        "This machine has no GPU, and its CPU is slow with bfloat16: a product, with its gradients, takes "
+        f"{slower:.2g} times as long as in float32, and so would about the whole run."
+    )
+    found = Finding("warning", "precision", text, "To run it here, write precision: 32-true.")
+    # that bf16-true should be bf16-mixed would be no help here
+    others = [finding for finding in findings if (finding.key, finding.severity) != ("precision", "warning")]
+    return [*others, found]
 
 
 def refused(path: Path) -> list[Finding]:
