@@ -121,22 +121,33 @@ def attention_of(hf_config: Any) -> str | None:
     return "eager" if any(getattr(language, key, None) for key in left_out) else None
 
 
-def _open_model(folder: Path) -> Any:
-    import torch
+def from_folder(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
+    """transformers' model of a folder that `refuse_code` has passed, and what it says of loading it.
+
+    Raises:
+        Exception: transformers and safetensors raise whatever the damage makes them raise.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    model: Any
-    info: Any
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention_of(config),
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    model, info = loaded
+    return model, info
+
+
+def _open_model(folder: Path) -> Any:
+    import torch
+
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=attention_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )  # type: ignore[misc]  # a pair, with output_loading_info
-    except Exception as error:  # transformers and safetensors raise whatever the damage makes them raise
+        model, info = from_folder(folder, torch.float32)
+    except Exception as error:
         raise InheritError(f"transformers can't open {folder}: {type(error).__name__}: {error}") from error
     problems = [f"{name} is missing" for name in sorted(info["missing_keys"], key=natural)]
     problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"], key=natural)]

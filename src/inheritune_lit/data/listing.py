@@ -1,7 +1,6 @@
 """What lies in an input folder: the files of documents, each in a domain, and what is left out, with the reason."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,29 +10,9 @@ from typing import Any, Literal
 from datatrove.io import DataFolder, get_datafolder
 
 from inheritune_lit.commit import InheritError
-from inheritune_lit.data.compression import OPENERS, suffixes
+from inheritune_lit.data.file_names import ARROW, EXPECTED, HARMLESS, SPLITS, STATE, named_splits, reason_to_leave_out
 
 HUB = "hf://"
-TEXT = (".txt", ".text")
-LINES = (".jsonl", ".json", ".ndjson", ".jsonlines")
-PARQUET = (".parquet", ".parq")
-ARROW = (".arrow", ".feather", ".ipc")
-EXPECTED = f"{', '.join((*TEXT, *LINES))}, also {', '.join(OPENERS)}, or {', '.join((*PARQUET, *ARROW))}, in any case"
-
-# Hugging Face's datasets, Spark and Delta leave these beside data; their folders' content is no data either
-STATE = "state.json"
-NOT_DATA = {STATE, "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "_temporary", "_delta_log"}
-NOT_DATA |= {"_spark_metadata", "__macosx", "lost+found"}
-ABOUT = re.compile(
-    r"(readme|licen[cs]e|notice|changelog|citation)(\.\w+)?|_success|(_committed|_started)_.*|_(common_)?metadata", re.I
-)
-NOT_TEXT = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".crc", ".md5", ".sha256", ".lock", ".yaml", ".yml")
-HARMLESS = ("hidden", "about the data", "not text")
-
-# The names that the hub and people give to splits, in a file's or a folder's name
-HELD_OUT = dict.fromkeys(("validation", "valid", "val", "dev", "eval", "evaluation"), "validation")
-HELD_OUT |= dict.fromkeys(("heldout", "held_out", "holdout"), "validation") | {"test": "test", "testing": "test"}
-WORD = re.compile(rf"(?:^|(?<=[\W_]))({'|'.join(HELD_OUT)}|train|training)(?=$|[\W_\d])")
 
 Splits = Literal["hold_out", "leave_out", "mix"]
 
@@ -113,8 +92,8 @@ def list_files(
     if str(input_dir).startswith(HUB):
         own_name = own_name.partition("@")[0]
     sizes = dict(_sizes(folder, input_dir))
-    reasons = {path: _reason(path) for path in sizes} | _not_listed(folder, sizes)
-    named = {} if splits == "mix" else _named_splits([path for path, why in reasons.items() if why is None])
+    reasons = {path: reason_to_leave_out(path) for path in sizes} | _not_listed(folder, sizes)
+    named = {} if splits in (None, "mix") else named_splits([path for path, why in reasons.items() if why is None])
     files, left_out = [], []
     for path, size in sizes.items():
         why = reasons[path]
@@ -137,7 +116,7 @@ def check_splits(listing: Listing, splits: Splits | None, val_glob: str | None) 
     Raises:
         InheritError: there are some, which `val_glob` does not hold out.
     """
-    named = _named_splits([file.path for file in listing.files]) if splits is None else {}
+    named = named_splits([file.path for file in listing.files]) if splits is None else {}
     found = [path for path in named if val_glob is None or not fnmatchcase(path, val_glob)]
     if found:
         raise InheritError(
@@ -159,25 +138,6 @@ def _sizes(folder: DataFolder, input_dir: str | Path) -> Iterator[tuple[str, int
         yield path, info["size"]
 
 
-def _reason(path: str) -> str | None:
-    """Why a file is not read, by its name; None if it is."""
-    parts = PurePath(path).parts
-    if any(part.startswith(".") for part in parts):
-        return "hidden"
-    if any(part.lower() in NOT_DATA for part in parts) or ABOUT.fullmatch(parts[-1]):
-        return "about the data"
-    kind, compression = suffixes(path)
-    if kind in NOT_TEXT:
-        return "not text"
-    if kind in (*TEXT, *LINES):
-        return None
-    if kind not in (*PARQUET, *ARROW):
-        return f"another kind, {kind or 'no suffix'}{compression}"
-    if kind in ARROW and parts[-1].startswith("cache-"):
-        return "a cache of Hugging Face's datasets"
-    return f"a table compressed as a whole, {kind}{compression}" if compression else None
-
-
 def _not_listed(folder: DataFolder, sizes: Mapping[str, int]) -> dict[str, str]:
     """The Arrow files beside a state.json, of Hugging Face's `save_to_disk`, that it does not list."""
     found: dict[str, str] = {}
@@ -195,30 +155,11 @@ def _not_listed(folder: DataFolder, sizes: Mapping[str, int]) -> dict[str, str]:
     return found
 
 
-def _named_splits(paths: Sequence[str]) -> dict[str, str]:
-    """validation or test for each file that is named so.
-
-    A text file's name is free, as in the-test-of-time.txt: the word counts if it stands alone, before a number, or if
-    other files are named train.
-    """
-    found, sure, training = dict[str, str](), set[str](), False
-    for path in paths:
-        *folders, name = PurePath(path.lower()).parts
-        words = [(word, name) for word in WORD.findall(name)] + [(part, "") for part in folders]
-        training = training or any(word.startswith("train") for word, _ in words)
-        for word, place in words:
-            if split := HELD_OUT.get(word):
-                found[path] = split
-                alone = not place or suffixes(path)[0] not in TEXT or re.match(rf"{word}[-_]?\d*(-of-\d+)?\.", place)
-                sure |= {path} if alone else set()
-    return {path: split for path, split in found.items() if training or path in sure}
-
-
 def _domain_of(path: str, own_name: str, domains: Mapping[str, Sequence[str]] | None, splits: bool) -> str:
     if domains is None:
         folders = PurePath(path).parts[:-1]
         if splits:  # one that is named as a split is no domain
-            folders = tuple(part for part in folders if part.lower() not in (*HELD_OUT, "train", "training"))
+            folders = tuple(part for part in folders if part.lower() not in SPLITS)
         return folders[0] if folders else own_name
     for domain, patterns in domains.items():
         if any(fnmatchcase(path, pattern) for pattern in patterns):

@@ -16,7 +16,8 @@ from datatrove.pipeline.readers.base import BaseDiskReader
 from inheritune_lit.commit import InheritError
 from inheritune_lit.data.compression import DAMAGE, decompressed, suffixes
 from inheritune_lit.data.executor import advance
-from inheritune_lit.data.listing import ARROW, PARQUET, TEXT, SourceFile
+from inheritune_lit.data.file_names import ARROW, PARQUET, TEXT
+from inheritune_lit.data.listing import SourceFile
 from inheritune_lit.data.tables import Item, rows
 
 EMPTY = "empty file"  # no bad document: Spark and others write such parts

@@ -12,7 +12,7 @@ from inheritune_lit.checkpoint import RECEIPT, read_receipt, refuse_code
 from inheritune_lit.commit import InheritError, sha256_of
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 from inheritune_lit.precision import in_fast_type
-from inheritune_lit.reload import attention_of
+from inheritune_lit.reload import from_folder
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -145,7 +145,6 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     """
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.utils_hf import get_dtype
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     refuse_code(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not go along with data loading's forks
@@ -153,14 +152,7 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size
     use_fast = _use_fast_tokenizer(folder)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=get_dtype(options.dtype),
-            attn_implementation=attention_of(AutoConfig.from_pretrained(folder, trust_remote_code=False)),
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-        model, info = loaded
+        model, info = from_folder(folder, get_dtype(options.dtype))
         model = in_fast_type(model, options.device) if options.dtype == "auto" else model
         lm = HFLM(
             pretrained=model.to(options.device),

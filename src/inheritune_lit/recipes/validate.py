@@ -47,8 +47,9 @@ def check_document(document: Document, devices: int | None = None, nodes: int | 
 
 
 def check_machine(document: Document, findings: list[Finding]) -> list[Finding]:
-    """The findings, and what this machine's CPU makes of the precision, unless what is missing shows that the run's is
-    another one. It takes PyTorch, and so is asked only where the answer counts.
+    """The findings, and a warning if this machine's CPU is slow with the recipe's precision.
+
+    Folders that are missing show that the recipe is to run elsewhere. Timing takes PyTorch: done only if it counts.
     """
     precision = str(document.get("precision"))
     if not precision.startswith("bf16-") or any(finding.elsewhere for finding in findings):
