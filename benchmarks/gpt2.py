@@ -51,7 +51,7 @@ def trainer(config, fabric, compiled: bool):
     from litgpt.utils import chunked_cross_entropy
 
     from inheritune_lit import gpt2
-    from inheritune_lit.gpt2.training import initialize_weights
+    from inheritune_lit.gpt2.install import initialize_weights
 
     torch.manual_seed(0)
     with fabric.init_module(empty_init=True):
@@ -96,8 +96,8 @@ def main() -> None:
     import lightning as L
     import torch
 
+    from inheritune_lit.base.precision import fastest
     from inheritune_lit.plan.model import measured_flops
-    from inheritune_lit.precision import fastest
 
     args.precision = args.precision or fastest().precision
     fabric = L.Fabric(devices=1, precision=args.precision)

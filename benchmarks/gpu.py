@@ -75,7 +75,7 @@ def inputs(job: Job) -> None:
     """A synthetic reference with a tokenizer, and token shards: made once, not timed."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from inheritune_lit.data.prepare import prepare
+    from inheritune_lit.prepare.command import prepare
 
     if not (job.reference / "lit_model.pth").is_file():
         surgery_benchmark.make_source(job.reference)
@@ -136,7 +136,7 @@ def trainer(job: Job, recipe: Path, **options: Any) -> tuple[Any, Any, Any, Iter
 
     from inheritune_lit.data import PackedTokens
     from inheritune_lit.plan import probe
-    from inheritune_lit.recipes.reading import parse_recipe
+    from inheritune_lit.recipes.parse import parse_recipe
 
     settings = parse_recipe(recipe)
     settings.precision = options.pop("precision", settings.precision)

@@ -54,9 +54,8 @@ def texts(corpus: Path) -> Iterator[str]:
 def ours(corpus: Path, tokenizer_dir: Path, out_dir: Path) -> tuple[float, int]:
     import litgpt  # noqa: F401
 
-    from inheritune_lit.data import passes  # noqa: F401
     from inheritune_lit.data.manifest import Manifest
-    from inheritune_lit.data.prepare import prepare
+    from inheritune_lit.prepare.command import prepare
 
     start = time.perf_counter()
     prepare(str(corpus), out_dir=out_dir, tokenizer_dir=tokenizer_dir, val_share=0.01)

@@ -16,7 +16,7 @@ import yaml
 from litgpt.config import Config
 
 from inheritune_lit import gpt2
-from inheritune_lit.data.prepare import prepare
+from inheritune_lit.prepare.command import prepare
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from conftest import ROOT
 from litgpt.config import Config
 
 from inheritune_lit.gpt2 import build
-from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.validate import validate_file
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.recipes.check.validate import validate_file
 
 RECIPE = ROOT / "recipes/gpt2/large_n18.yaml"
 SMALL = "n_embd: 32\n  n_head: 4\n  n_query_groups: 4\n  head_size: 8\n  intermediate_size: 128"
@@ -77,8 +77,8 @@ def test_a_checkpoint_that_computes_otherwise(tmp_path: Path, monkeypatch: pytes
 def test_litgpt_is_not_imported() -> None:
     """It takes 7 of the five seconds in which mistakes are to be named."""
     code = (
-        "import sys; from pathlib import Path; from inheritune_lit.recipes.reading import read_document; "
-        "from inheritune_lit.recipes.validate import check_document; "
+        "import sys; from pathlib import Path; from inheritune_lit.recipes.parse import read_document; "
+        "from inheritune_lit.recipes.check.validate import check_document; "
         f"check_document(read_document(Path({str(RECIPE)!r}))); sys.exit('lightning' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

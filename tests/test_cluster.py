@@ -11,8 +11,8 @@ import pytest
 from conftest import write_bpe
 from test_prepare import DOCUMENTS, bytes_of, jsonl
 
-from inheritune_lit.commit import InheritError
-from inheritune_lit.data.prepare import prepare
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.prepare.command import prepare
 
 TASKS = 4
 OPTIONS: dict[str, Any] = {"partition": "cpu", "time": "1:00:00", "cpus_per_task": 1, "srun_args": {"mem": 0}}

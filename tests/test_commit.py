@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inheritune_lit.commit import (
+from inheritune_lit.base.folders import (
     InheritError,
     InUse,
     locked,
@@ -104,7 +104,7 @@ def test_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path: Path)
     holder = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from inheritune_lit.commit import staging
+        from inheritune_lit.base.folders import staging
         with staging(Path(sys.argv[1])):
             print("holding", flush=True)
             time.sleep(60)
@@ -131,7 +131,7 @@ def test_read_only_parent(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, sys
         from pathlib import Path
-        from inheritune_lit.commit import InheritError, staging
+        from inheritune_lit.base.folders import InheritError, staging
         os.setuid(65534)
         try:
             with staging(Path(sys.argv[1])):

@@ -12,10 +12,10 @@ import zstandard
 from conftest import ROOT
 from test_prepare import bytes_of, jsonl
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.inspect import document_lengths
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.prepare import prepare
+from inheritune_lit.prepare.command import prepare
 
 RECIPE = yaml.safe_load((ROOT / "recipes/data/redpajama_1b.yaml").read_text())
 SAMPLE_FILES = {
@@ -125,7 +125,7 @@ def test_a_larger_sample_contains_a_smaller_one(sampled: Path, sample_layout: Pa
 def test_a_wrong_estimate_costs_a_pass_and_changes_nothing(
     sampled: Path, sample_layout: Path, bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inheritune_lit.data import passes
+    from inheritune_lit.prepare import passes
 
     monkeypatch.chdir(sampled.parent)
     estimates: list[dict[str, float]] = []
@@ -202,7 +202,7 @@ def test_repeating_takes_validation_documents_once(bpe: Path, tmp_path: Path) ->
 def test_another_way_out_after_a_half_done_cut(
     sample_layout: Path, bpe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inheritune_lit.data import passes
+    from inheritune_lit.prepare import passes
 
     corpus = without_books(sample_layout, tmp_path / "corpus", documents=10)
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
 import pytest
 
-from inheritune_lit.curves import thinned, tokens_to_reach
+from inheritune_lit.runs.curves import thinned, tokens_to_reach
 
 
 def test_tokens_to_reach_is_on_the_line_between_two_points() -> None:

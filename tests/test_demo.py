@@ -10,14 +10,14 @@ from conftest import make_checkpoint, make_tokenizer, make_tokens
 from matplotlib.image import imread
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.demo import after, demo, stages
 from inheritune_lit.demo.figure import draw
 from inheritune_lit.demo.inputs import DOWNLOADS, fetch
 from inheritune_lit.demo.results import compare, table, verdict
 from inheritune_lit.demo.stages import Paths, render, surgery, train
 from inheritune_lit.evaluate.results import FORMAT, versions
-from inheritune_lit.weights import Weights
 
 
 def test_verdict_reports_what_happened() -> None:

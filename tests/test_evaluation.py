@@ -25,14 +25,14 @@ from questions import SUBJECTS, write_data
 from test_export import LLAMA, make_reference
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from inheritune_lit import parity, reload
-from inheritune_lit.commit import InheritError, InUse
+from inheritune_lit.base.folders import InheritError, InUse
 from inheritune_lit.evaluate import command, harness
 from inheritune_lit.evaluate.command import evaluate
 from inheritune_lit.evaluate.harness import DataOptions, ModelOptions, check_data, load_task, task_config
 from inheritune_lit.evaluate.subject import find
 from inheritune_lit.evaluate.suites import Suite, SuiteTask, check_suite, definitions, read_suite, registry
-from inheritune_lit.export import export_checkpoint
+from inheritune_lit.export import parity, reload
+from inheritune_lit.export.command import export_checkpoint
 
 SEED = 1  # of a model that answers MMLU otherwise with four examples than with five
 PAPER = {  # arXiv 2404.08634: metric and examples before the question
@@ -316,7 +316,7 @@ def test_a_model_in_16_bits_computes_in_what_is_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, asked: str, computes: torch.dtype
 ) -> None:
     """Unless a type is asked for."""
-    monkeypatch.setattr("inheritune_lit.precision.slowdown", lambda dtype: slower)
+    monkeypatch.setattr("inheritune_lit.base.precision.slowdown", lambda dtype: slower)
     make_tokenizer(save_model(tmp_path / "model", 64))
     LlamaForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16).save_pretrained(tmp_path / "model")
     assert harness.load_model(tmp_path / "model", ModelOptions(dtype=asked)).model.dtype == computes

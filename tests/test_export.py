@@ -12,13 +12,14 @@ import yaml
 from conftest import TEXTS, make_checkpoint, make_tokenizer, write_bpe
 from safetensors.torch import load_file, save_file
 
-from inheritune_lit import commit, hugging_face, parity, reload
-from inheritune_lit.commit import InheritError
-from inheritune_lit.data.prepare import prepare
-from inheritune_lit.export import export, export_checkpoint
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base import folders
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.export import parity, reload, tensors
+from inheritune_lit.export.command import export, export_checkpoint
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import load_model, verify
-from inheritune_lit.weights import Weights
 
 WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
 LLAMA = {
@@ -120,7 +121,7 @@ def test_logits_are_litgpts(cut: Path, tmp_path: Path, in_this_process: None, dt
 def test_a_big_model_is_sharded(
     cut: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hugging_face, "MAX_SHARD_SIZE", "50KB")
+    monkeypatch.setattr(tensors, "MAX_SHARD_SIZE", "50KB")
     receipt = export_checkpoint(cut, tmp_path / "out")
     assert receipt == json.loads((tmp_path / "out/inheritance.json").read_text())
     assert "model.safetensors.index.json" in receipt["files"]
@@ -400,7 +401,7 @@ def run(cut: Path, tmp_path: Path) -> Path:
     shutil.copytree(cut, folder / "final")
     (folder / "final/inheritance.json").unlink()
     data = prepare_words(tmp_path, cut)
-    digest = commit.sha256_file(data / "manifest.json")
+    digest = folders.sha256_file(data / "manifest.json")
     start = {"fingerprint": "f" * 64, "inheritance": json.loads((cut / "inheritance.json").read_text())}
     recipe = RECIPE | {"data": {"init_args": {"data_path": str(data)}}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))

@@ -13,10 +13,10 @@ import torch
 from conftest import ROOT, make_checkpoint, write_bpe
 from litgpt.config import Config, configs
 
-from inheritune_lit import parity, reload
-from inheritune_lit.commit import InheritError
-from inheritune_lit.export import export_checkpoint
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.export import parity, reload
+from inheritune_lit.export.command import export_checkpoint
+from inheritune_lit.surgery.command import surgery
 
 TABLE = ROOT / "docs/families.md"
 SMALL = {

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 import inheritune_lit.data.tokens  # noqa: F401  # places GPT-2 in litgpt.pretrain
 from inheritune_lit import gpt2
+from inheritune_lit.gpt2.install import litgpt_initialize_weights
 from inheritune_lit.gpt2.model import GPT2
-from inheritune_lit.gpt2.training import litgpt_initialize_weights
 
 State = dict[str, Tensor]
 TOKENS = torch.randint(0, 64, (3, 24), generator=torch.Generator().manual_seed(1))

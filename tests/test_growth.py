@@ -20,19 +20,19 @@ from litgpt.config import Config
 from matplotlib.image import imread
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import WEIGHTS, load_config
-from inheritune_lit.commit import InheritError, read_json, sha256_file, write_json
+from inheritune_lit.base.figure import spread
+from inheritune_lit.base.folders import InheritError, read_json, sha256_file, write_json
+from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.demo.grow_demo import train_tokenizer
 from inheritune_lit.evaluate import ValidationLoss, all_windows
 from inheritune_lit.evaluate.held_out import held_out_loss
-from inheritune_lit.figure import spread
-from inheritune_lit.growth import grow, measure, results, stages, view
-from inheritune_lit.growth import run as growth_run
-from inheritune_lit.growth.decision import decide, next_blocks
-from inheritune_lit.growth.demo import train_tokenizer
-from inheritune_lit.growth.ledger import Ledger
-from inheritune_lit.runs import read_run
+from inheritune_lit.grow import grow, measure, results, stages, view
+from inheritune_lit.grow import run as growth_run
+from inheritune_lit.grow.decision import decide, next_blocks
+from inheritune_lit.grow.ledger import Ledger
+from inheritune_lit.runs.folder import read_run
 from inheritune_lit.verify import load_model
-from inheritune_lit.weights import Weights
 
 MODEL = asdict(Config.from_name("pythia-14m", **ARCHITECTURES["gpt2"][1]))
 
@@ -113,9 +113,9 @@ class MadeUp:
     def __init__(self, losses: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
         self.losses, self.trained, self.recipes = losses, list[str](), dict[str, Any]()
         self.measured = list[str]()
-        monkeypatch.setattr("inheritune_lit.launch.train", self.train)
+        monkeypatch.setattr("inheritune_lit.pretrain.train", self.train)
         monkeypatch.setattr(growth_run, "measure", self.measure)
-        monkeypatch.setattr("inheritune_lit.growth.results.report", lambda settings, content: "report")
+        monkeypatch.setattr("inheritune_lit.grow.results.report", lambda settings, content: "report")
 
     def train(self, recipe: Any, run: Path, **_: Any) -> dict[str, Any]:
         self.trained.append(run.name)
@@ -417,7 +417,7 @@ def test_a_loss_that_is_not_finite_is_refused(inputs: Path, tmp_path: Path) -> N
 
 
 def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from inheritune_lit.launch import Progress, Waiting
+    from inheritune_lit.pretrain import Progress, Waiting
 
     def row(step: int) -> Progress:
         return Progress(step, 40, 3.25, None, 3725.0)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from conftest import make_tokenizer
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.inspect import document_lengths, domain_shares, inspect
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import epoch_order
-from inheritune_lit.data.prepare import prepare
+from inheritune_lit.prepare.command import prepare
 
 
 @pytest.fixture(scope="module")

@@ -21,20 +21,20 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from test_watch import line
 
-from inheritune_lit.checkpoint import RECEIPT, WEIGHTS, read_receipt
-from inheritune_lit.commit import InheritError, locked
+from inheritune_lit.base.folders import InheritError, locked
+from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.checkpoint.weights import Unreadable, Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.launch import Options, Progress, Waiting, child, finish, record, resume, train, training
-from inheritune_lit.launch.command import summary
-from inheritune_lit.launch.finish import speed
-from inheritune_lit.launch.keep import stays, tidy
-from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.launch.windows import windows_of
-from inheritune_lit.runs import read_run
+from inheritune_lit.pretrain import Options, Progress, Waiting, finish, patched_litgpt, record, resume, train
+from inheritune_lit.pretrain.command import summary
+from inheritune_lit.pretrain.finish import speed
+from inheritune_lit.pretrain.retention import stays, tidy
+from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.pretrain.windows import windows_of
+from inheritune_lit.runs.folder import read_run
 from inheritune_lit.verify import check_files, load_model
-from inheritune_lit.weights import Unreadable, Weights
 
 STEPS, BATCH, LENGTH = 24, 4, 16
 
@@ -283,7 +283,7 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
+    monkeypatch.setattr(train, "run_lock", functools.partial(train.run_lock, wait=0.3))
     with locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")
@@ -359,7 +359,7 @@ def test_what_to_give_again_goes_on_after_what_is_whole(recipe: dict[str, Any], 
     torn = f"mkdir {run}/step-00000024; echo half > {run}/step-00000024/lit_model.pth"
     with pytest.raises(InheritError, match="failed with exit code 1.*(?s:.*)goes on after step-00000016"):
         train(recipe, run, options=stand_in("Out of luck", first=torn))
-    stopped = stand_in(f"{child.SAVED}: {run}/step-00000016/lit_model.pth", code=143)
+    stopped = stand_in(f"{patched_litgpt.SAVED}: {run}/step-00000016/lit_model.pth", code=143)
     with pytest.raises(InheritError, match="stopped by a signal, and has saved. The same command goes on after step-"):
         train(recipe, run, options=stopped)
 
@@ -402,7 +402,7 @@ def test_a_signal_before_the_first_step_saves_nothing(
     state = {"iter_num": begun_at, "step_count": begun_at // 2}
     loaders = {f"{split}_dataloader": torch.utils.data.DataLoader(range(20)) for split in ("train", "val")}
     rest: dict[str, Any] = {"state": state, "fabric": Rank(), "out_dir": tmp_path, "tokenizer_dir": None}
-    loader = child.Stoppable(loaders | rest, iterations=2)
+    loader = patched_litgpt.Stoppable(loaders | rest, iterations=2)
     if begun_at == done:
         loader._ask(signal.SIGTERM, None)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from inheritune_lit.commit import InheritError
-from inheritune_lit.layers import parse_layers
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.surgery.layers import parse_layers
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 import zstandard
 from test_prepare import bytes_of, documents_of, jsonl, run
 
-from inheritune_lit.commit import InheritError
-from inheritune_lit.data.listing import list_files
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.sources import CorpusReader
+from inheritune_lit.prepare.listing import list_files
+from inheritune_lit.prepare.sources import CorpusReader
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -150,7 +150,7 @@ SPLITS = [
 
 @pytest.mark.parametrize("names", SPLITS)
 def test_files_that_are_named_as_splits(tmp_path: Path, names: tuple[str, str, str]) -> None:
-    from inheritune_lit.data.settings import hold_out
+    from inheritune_lit.prepare.settings import hold_out
 
     make(tmp_path, *names)
 
@@ -176,7 +176,7 @@ def test_files_that_are_named_as_splits(tmp_path: Path, names: tuple[str, str, s
     "name", ["the-test-of-time.txt", "contest.jsonl", "tests/a.jsonl", "devotion.txt", "latest-00.jsonl", "evals.txt"]
 )
 def test_other_names_are_no_splits(tmp_path: Path, name: str) -> None:
-    from inheritune_lit.data.settings import hold_out
+    from inheritune_lit.prepare.settings import hold_out
 
     make(tmp_path, "a.jsonl", name)
     assert len(hold_out(list_files(tmp_path), 0.1, None, None, "")) == 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.manifest import Manifest, differences, plan_of
 
 Change = Callable[[dict[str, Any]], None]

@@ -11,9 +11,9 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit import gpt2
-from inheritune_lit.commit import InheritError
-from inheritune_lit.piecewise import PIECES, litgpt_file, piece
-from inheritune_lit.recipes.reading import parse_recipe
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.piecewise import PIECES, litgpt_file, piece
+from inheritune_lit.recipes.parse import parse_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from inheritune_lit.checkpoint import load_config
-from inheritune_lit.hugging_face import as_hf_config, check_describes
-from inheritune_lit.plain_llama import is_plain_llama
+from inheritune_lit.checkpoint.folder import load_config
+from inheritune_lit.export.tensors import as_hf_config, check_describes
+from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 
 def stated(llama: Path) -> dict[str, Any]:

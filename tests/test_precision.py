@@ -11,13 +11,13 @@ import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit import precision
 from inheritune_lit.analyze import analyze
+from inheritune_lit.base import precision
 from inheritune_lit.demo import stages
-from inheritune_lit.growth import grow
-from inheritune_lit.launch.preflight import Asked, preflight
-from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.validate import validate_file
+from inheritune_lit.grow import grow
+from inheritune_lit.pretrain.preflight import Asked, preflight
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.recipes.check.validate import validate_file
 
 
 def timings(monkeypatch: pytest.MonkeyPatch, ratio: float) -> list[torch.dtype]:

@@ -18,17 +18,17 @@ import torch
 import yaml
 from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.commit import InheritError, locked, write_json
-from inheritune_lit.launch import preflight as checks
-from inheritune_lit.launch import room
-from inheritune_lit.launch.command import pretrain
-from inheritune_lit.launch.preflight import Asked, preflight
+from inheritune_lit.base.folders import InheritError, locked, write_json
 from inheritune_lit.plan import machines, memory
 from inheritune_lit.plan.machines import gpu_key, peak_flops
-from inheritune_lit.recipes.findings import Finding
-from inheritune_lit.recipes.known import packed_tokens, pretrain_settings
-from inheritune_lit.recipes.reading import read_document
-from inheritune_lit.surgery import surgery
+from inheritune_lit.pretrain import disk_and_memory
+from inheritune_lit.pretrain import preflight as checks
+from inheritune_lit.pretrain.command import pretrain
+from inheritune_lit.pretrain.preflight import Asked, preflight
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.recipes.litgpt_settings import packed_tokens, pretrain_settings
+from inheritune_lit.recipes.parse import read_document
+from inheritune_lit.surgery.command import surgery
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     never = {**recipe, "train": recipe["train"] | {"save_interval": None}}
     assert found(never, tmp_path)["train.save_interval"].severity == "warning"
     free = 3 * 2**20
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
+    monkeypatch.setattr(disk_and_memory.shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
     finding = found(recipe, tmp_path)["train.save_interval"]  # 11 checkpoints of 12 bytes a parameter
     assert "leave 11 checkpoints" in finding.problem
     assert "Pass --keep_last 2" in finding.fix
@@ -142,15 +142,15 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     old = tmp_path / "out/.before-1/step-00000002/lit_model.pth"
     old.parent.mkdir(parents=True)
     old.write_bytes(bytes(40 * 2**20))
-    assert room.there_already(tmp_path / "out", restart=False) == 0, "an earlier run's stay where they are"
+    assert disk_and_memory.there_already(tmp_path / "out", restart=False) == 0, "an earlier run's stay where they are"
     old.parent.rename(tmp_path / "out/step-00000002")
-    assert room.there_already(tmp_path / "out", restart=False) == 40 * 2**20
-    assert room.there_already(tmp_path / "out", restart=True) == 0, "they are set aside, and stay"
+    assert disk_and_memory.there_already(tmp_path / "out", restart=False) == 40 * 2**20
+    assert disk_and_memory.there_already(tmp_path / "out", restart=True) == 0, "they are set aside, and stay"
     shutil.rmtree(tmp_path / "out")
     assert found(never, tmp_path)["train.save_interval"].severity == "warning", "one checkpoint has room"
     small = Path(tempfile.gettempdir())
     usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
-    monkeypatch.setattr(room.shutil, "disk_usage", usage)
+    monkeypatch.setattr(disk_and_memory.shutil, "disk_usage", usage)
     assert "litGPT writes each checkpoint, 0.0 GiB, to " in found(recipe, tmp_path)["out_dir"].problem
     assert "Set TMPDIR to a folder on the disk of" in found(recipe, tmp_path)["out_dir"].fix
 
@@ -170,7 +170,7 @@ def test_gpus(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_memory(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "gpu_names", lambda: ["NVIDIA H100 80GB HBM3"])
+    monkeypatch.setattr(disk_and_memory, "gpu_names", lambda: ["NVIDIA H100 80GB HBM3"])
     assert found(recipe, tmp_path) == {}
     monkeypatch.setitem(machines.GPUS, "h100", replace(machines.GPUS["h100"], memory_mib=0))
     finding = found(recipe, tmp_path)["train.micro_batch_size"]
@@ -340,7 +340,7 @@ def test_arguments_that_are_none(tmp_path: Path) -> None:
 
 
 def test_no_such_cluster(tmp_path: Path) -> None:
-    from inheritune_lit.launch.slurm import launch_script
+    from inheritune_lit.pretrain.slurm import launch_script
 
     with pytest.raises(InheritError, match="Pass --slurm"):
         launch_script(ROOT / "recipes/demo.yaml")

@@ -18,10 +18,10 @@ from conftest import TEXTS, write_bpe, write_sentencepiece
 from litgpt import Tokenizer
 from test_encoding import write_words
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.prepare import prepare
-from inheritune_lit.data.shards import split_of
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.prepare.shards import split_of
 
 DOCUMENTS = [*(f"{text} Number {i}." for i in range(20) for text in TEXTS), "ends</s>", "</s>", "a\x85b\u2028c\r\nd"]
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.manifest import Manifest, Shard, Split
 from inheritune_lit.data.order import GlobalOrder, Windows, epoch_order
-from inheritune_lit.data.sampling import MARGIN, Budget, cut
-from inheritune_lit.layers import parse_layers
+from inheritune_lit.prepare.sampling import MARGIN, Budget, cut
+from inheritune_lit.surgery.layers import parse_layers
 
 settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")

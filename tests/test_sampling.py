@@ -3,9 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inheritune_lit.commit import InheritError
-from inheritune_lit.data.sampling import SPACE, Budget, Cut, cut, rate_for, sample_hash
-from inheritune_lit.data.shards import split_of
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.prepare.sampling import SPACE, Budget, Cut, cut, rate_for, sample_hash
+from inheritune_lit.prepare.shards import split_of
 
 LLAMA = {
     **{"common_crawl": 0.67, "c4": 0.15, "github": 0.045, "wikipedia": 0.045, "book": 0.045},

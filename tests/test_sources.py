@@ -11,11 +11,11 @@ import pytest
 import zstandard
 from datatrove.data import Document
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.data.encoding import open_tokenizer
-from inheritune_lit.data.listing import list_files
-from inheritune_lit.data.shards import ShardWriter, read_record
-from inheritune_lit.data.sources import CorpusReader
+from inheritune_lit.prepare.listing import list_files
+from inheritune_lit.prepare.shards import ShardWriter, read_record
+from inheritune_lit.prepare.sources import CorpusReader
 
 # What only str.splitlines(), not a JSONL file, takes for the end of a line.
 SEPARATORS = "next\x85line\u2028line\u2029paragraph\x0bvertical\x0cform\x1cfile"

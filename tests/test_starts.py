@@ -13,11 +13,11 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.commit import InheritError, sha256_file
-from inheritune_lit.starts import random_state
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.command import surgery
+from inheritune_lit.surgery.starts import random_state
 from inheritune_lit.verify import load_model, verify
-from inheritune_lit.weights import Weights
 
 Tensors = dict[str, torch.Tensor]
 MakeCheckpoint = Callable[..., Path]
@@ -100,7 +100,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
     import lightning
     from litgpt import pretrain
 
-    from inheritune_lit.gpt2.training import place
+    from inheritune_lit.gpt2.install import place
 
     target = make(checkpoint(architecture), tmp_path / "target", start="random", layers="3", seed=7)
     config = Config.from_checkpoint(tmp_path / "target")

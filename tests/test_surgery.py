@@ -16,12 +16,12 @@ from conftest import ARCHITECTURES, make_checkpoint
 from litgpt.config import Config
 
 from inheritune_lit import gpt2
-from inheritune_lit.commit import InheritError, sha256_file
-from inheritune_lit.finite import check_finite
-from inheritune_lit.read_ahead import read_ahead
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.checkpoint.finite import check_finite
+from inheritune_lit.checkpoint.read_ahead import read_ahead
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import compare_logits, verify
-from inheritune_lit.weights import Weights
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -67,7 +67,7 @@ def test_per_layer_settings_follow_their_blocks(checkpoint: MakeCheckpoint, tmp_
 
 
 def test_dense_blocks_of_a_mixture_are_counted(checkpoint: MakeCheckpoint) -> None:
-    from inheritune_lit.layers import slice_config
+    from inheritune_lit.surgery.layers import slice_config
 
     config = Config.from_name(
         "Mixtral-8x7B-v0.1", **ARCHITECTURES["moe"][1], first_k_dense_replace=2, moe_intermediate_size=8
@@ -169,7 +169,7 @@ def test_verify_refuses_another_source(llama: Path, tmp_path: Path) -> None:
 
 
 def test_target_with_swapped_blocks_is_caught(llama: Path, tmp_path: Path) -> None:
-    from inheritune_lit.starts import origins
+    from inheritune_lit.surgery.starts import origins
     from inheritune_lit.verify import compare_tensors
 
     surgery(llama, layers="2", out_dir=tmp_path / "target")

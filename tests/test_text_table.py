@@ -1,6 +1,6 @@
 """Tables for a terminal."""
 
-from inheritune_lit.text_table import aligned, columns
+from inheritune_lit.base.text_table import aligned, columns
 
 
 def test_columns_to_the_left_and_to_the_right() -> None:

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.recipes import copy, list_recipes
-from inheritune_lit.recipes.findings import Finding, report
+from inheritune_lit.recipes.check.findings import Finding, report
+from inheritune_lit.recipes.check.validate import check_document, validate_file
 from inheritune_lit.recipes.listing import recipes, rows, shipped
-from inheritune_lit.recipes.reading import Document, read_document
-from inheritune_lit.recipes.validate import check_document, validate_file
+from inheritune_lit.recipes.parse import Document, read_document
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
 # The main recipe with ten things wrong: what stands there → what is put instead.
@@ -174,7 +174,7 @@ def test_folders_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama:
 def test_a_checkpoint_that_its_receipt_does_not_vouch_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama: Path
 ) -> None:
-    from inheritune_lit.surgery import surgery
+    from inheritune_lit.surgery.command import surgery
 
     monkeypatch.chdir(tmp_path)
     target = tmp_path / "checkpoints/openllama3b_n13"

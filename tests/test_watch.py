@@ -12,12 +12,12 @@ import pytest
 from litgpt.args import TrainArgs
 from litgpt.pretrain import get_lr
 
-from inheritune_lit.commit import locked
-from inheritune_lit.launch import Progress, Waiting, process
-from inheritune_lit.launch.bar import Bar, saving_advice
-from inheritune_lit.launch.process import Terminated, listen
-from inheritune_lit.launch.schedule import schedule
-from inheritune_lit.launch.watch import Diverged, Watch
+from inheritune_lit.base.folders import locked
+from inheritune_lit.pretrain import Progress, Waiting, process
+from inheritune_lit.pretrain.bar import Bar, saving_advice
+from inheritune_lit.pretrain.process import Terminated, listen
+from inheritune_lit.pretrain.schedule import schedule
+from inheritune_lit.pretrain.watch import Diverged, Watch
 
 
 def line(step: int, loss: float | str, validation: str = "n/a") -> str:
@@ -172,8 +172,8 @@ def test_sigterm_lets_the_training_save(tmp_path: Path) -> None:
 
 LAUNCHER = """
 from pathlib import Path
-from inheritune_lit.launch.process import listen
-from inheritune_lit.launch.watch import Watch
+from inheritune_lit.pretrain.process import listen
+from inheritune_lit.pretrain.watch import Watch
 command = ["bash", "-c", "sleep 600 & echo $! > {0}/rank; echo $$ > {0}/pid; wait"]
 log, ignore = Path("{0}/log"), lambda heard: None
 listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore, grace=1)

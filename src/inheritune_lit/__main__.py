@@ -12,30 +12,42 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
-from inheritune_lit.commit import InheritError
-from inheritune_lit.paths import in_full, with_paths
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.paths import in_full, with_paths
 
 # One line a command: its name, where it lives, and what `inheritune --help` says of it.
 COMMANDS = {
-    "surgery": ("inheritune_lit.surgery:surgery", "write a shorter checkpoint with blocks of a reference checkpoint"),
+    "surgery": (
+        "inheritune_lit.surgery.command:surgery",
+        "write a shorter checkpoint with blocks of a reference checkpoint",
+    ),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
-    "convert-gpt2": ("inheritune_lit.gpt2.convert:convert_gpt2", "a GPT-2 from Hugging Face as a litGPT checkpoint"),
+    "convert-gpt2": (
+        "inheritune_lit.export.convert_gpt2:convert_gpt2",
+        "a GPT-2 from Hugging Face as a litGPT checkpoint",
+    ),
     "analyze": (
         "inheritune_lit.analyze:analyze",
         "which blocks a model can spare: losses without them, lazy attention",
     ),
-    "prepare": ("inheritune_lit.data.prepare:prepare", "turn a folder of text into token shards"),
+    "prepare": ("inheritune_lit.prepare.command:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
-    "pretrain": ("inheritune_lit.launch.command:pretrain", "run a recipe: checked, resumed, watched to its end"),
-    "launch-script": ("inheritune_lit.launch.slurm:launch_script", "print a batch script that runs a recipe on Slurm"),
-    "grow": ("inheritune_lit.growth:grow", "Algorithm 2: add blocks until the loss is at par with the reference's"),
-    "export": ("inheritune_lit.export:export", "write a Hugging Face folder of a checkpoint, reloaded and compared"),
+    "pretrain": ("inheritune_lit.pretrain.command:pretrain", "run a recipe: checked, resumed, watched to its end"),
+    "launch-script": (
+        "inheritune_lit.pretrain.slurm:launch_script",
+        "print a batch script that runs a recipe on Slurm",
+    ),
+    "grow": ("inheritune_lit.grow:grow", "Algorithm 2: add blocks until the loss is at par with the reference's"),
+    "export": (
+        "inheritune_lit.export.command:export",
+        "write a Hugging Face folder of a checkpoint, reloaded and compared",
+    ),
     "evaluate": ("inheritune_lit.evaluate.command:evaluate", "scores on lm-eval's tasks, and loss on held-out tokens"),
     "report": ("inheritune_lit.report:report", "runs side by side and beside published numbers, as one page"),
     "demo": ("inheritune_lit.demo:demo", "the whole way on a real small model and real text, on a laptop"),
-    "grow-demo": ("inheritune_lit.growth.demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
+    "grow-demo": ("inheritune_lit.demo.grow_demo:grow_demo", "Algorithm 2 on a small GPT-2 and real text, on a laptop"),
 }
 
 # what is wrong with a disk, a network or with rights, not with us
@@ -67,7 +79,7 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
     """
     from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
 
-    from inheritune_lit.piecewise import by_pieces
+    from inheritune_lit.base.piecewise import by_pieces
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -125,7 +137,7 @@ def _check_repeated(argv: Sequence[str]) -> None:
     Raises:
         InheritError: naming the keys that stand more than once.
     """
-    from inheritune_lit.recipes.reading import read_document
+    from inheritune_lit.recipes.parse import read_document
 
     for arg, following in pairwise([*argv, ""]):
         name, _, value = arg.partition("=")

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.checkpoint import (
+from inheritune_lit.base.folders import InheritError, read_json, sha256_file
+from inheritune_lit.checkpoint.copy import Part
+from inheritune_lit.checkpoint.folder import (
     RECEIPT,
     WEIGHTS,
     check_names_and_shapes,
@@ -13,11 +15,9 @@ from inheritune_lit.checkpoint import (
     load_config,
     read_receipt,
 )
-from inheritune_lit.commit import InheritError, read_json, sha256_file
-from inheritune_lit.origin import Giver, Origin, recorded
-from inheritune_lit.starts import SUBSETS, half_width
-from inheritune_lit.stream import Part
-from inheritune_lit.weights import Weights
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.origins import Giver, Origin, recorded
+from inheritune_lit.surgery.starts import SUBSETS, half_width
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     check_files(folder, receipt["files"])
     print(f"{folder}: {len(receipt['files'])} files are what {RECEIPT} says")
     if receipt.get("kind") == "export":
-        from inheritune_lit.parity import verify_export
+        from inheritune_lit.export.parity import verify_export
 
         verify_export(folder, receipt, None if source is None else Path(source))
         return

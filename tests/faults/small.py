@@ -8,7 +8,7 @@ import torch
 import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.checkpoint import WEIGHTS
+from inheritune_lit.checkpoint.folder import WEIGHTS
 
 BATCH, LENGTH, DOCUMENTS = 4, 16, 13
 DEMO = "INHERITUNE_FAULTS_RECIPE"

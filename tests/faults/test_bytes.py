@@ -18,19 +18,19 @@ from conftest import make_tokenizer, make_tokens
 from faults.conftest import Fault
 from faults.injecting import Malice, flip
 from faults.small import make_recipe
-from inheritune_lit.checkpoint import WEIGHTS
-from inheritune_lit.commit import InheritError, write_json
+from inheritune_lit.base.folders import InheritError, write_json
+from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import Windows
-from inheritune_lit.gpt2.convert import convert_gpt2
-from inheritune_lit.growth.ledger import Ledger
-from inheritune_lit.launch import resume, train
-from inheritune_lit.launch.command import pretrain
-from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.surgery import surgery
+from inheritune_lit.export.convert_gpt2 import convert_gpt2
+from inheritune_lit.grow.ledger import Ledger
+from inheritune_lit.pretrain import resume, train
+from inheritune_lit.pretrain.command import pretrain
+from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
-from inheritune_lit.weights import Weights
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_manifest_cut_or_flipped_anywhere(shared: Path, tmp_path: Path, fault: F
 
 def test_manifest_that_changed_is_other_data_to_a_run(recipe: dict[str, Any], tmp_path: Path, fault: Fault) -> None:
     """Whatever a flip makes of it: a run that has begun does not go on with it."""
-    from inheritune_lit.launch.record import check_same, parents
+    from inheritune_lit.pretrain.record import check_same, parents
 
     tokens = Path(recipe["data"]["init_args"]["data_path"])
     shutil.copytree(tokens, tmp_path / "tokens")
@@ -148,7 +148,7 @@ RECORDS = ("launch.json", "run.json")
 @pytest.mark.parametrize("name", RECORDS)
 def test_runs_record_cut_or_without_a_key(recipe: dict[str, Any], tmp_path: Path, fault: Fault, name: str) -> None:
     """Nothing is trained, nothing is begun anew, and the checkpoints stay."""
-    from inheritune_lit.launch.record import parents
+    from inheritune_lit.pretrain.record import parents
 
     run = tmp_path / "run"
     (run / "step-00000010").mkdir(parents=True)

@@ -12,12 +12,12 @@ from conftest import ARCHITECTURES
 from litgpt.config import Config
 
 from faults.small import make_recipe
-from inheritune_lit.launch.attempt import Launch, Options
-from inheritune_lit.launch.cluster import NAMES, PREFIXES, check_cluster
-from inheritune_lit.launch.preflight import Asked
-from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.recipes.reading import Document
-from inheritune_lit.starts import random_state
+from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
+from inheritune_lit.pretrain.launch import Launch, Options
+from inheritune_lit.pretrain.preflight import Asked
+from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.recipes.parse import Document
+from inheritune_lit.surgery.starts import random_state
 
 SALLOC = {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "1"}
 SRUN = {"SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "0"}
@@ -77,7 +77,7 @@ def test_what_the_training_sees(
     inside(monkeypatch, shell)
     (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PRINT}'\n")
     (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr("inheritune_lit.launch.attempt.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("inheritune_lit.pretrain.launch.sys.executable", str(tmp_path / "python"))
     options = Options(launcher=("env",) if launcher else ())
     (run := tmp_path / "run").mkdir()
     launch = Launch(recipe, run, settings_of(recipe), options, {"OURS": "1"}, print)

@@ -17,10 +17,10 @@ from faults.injecting import NOBODY, SmallDisk, ended, needs_mount, needs_root, 
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN
 from inheritune_lit.__main__ import main
-from inheritune_lit.commit import InheritError
-from inheritune_lit.data.prepare import prepare
-from inheritune_lit.growth.ledger import Ledger
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.grow.ledger import Ledger
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
 PLENTY = SimpleNamespace(free=2**40)
@@ -33,7 +33,7 @@ def test_surgery(llama: Path, tmp_path: Path, fault: Fault, monkeypatch: pytest.
         surgery(llama, layers="1", out_dir=target)
         for seen, problem in ((True, r"its disk has \S+ free"), (False, "the disk is full")):
             if not seen:  # as with a quota, or when another process takes the room meanwhile
-                monkeypatch.setattr("inheritune_lit.surgery.shutil.disk_usage", lambda place: PLENTY)
+                monkeypatch.setattr("inheritune_lit.surgery.command.shutil.disk_usage", lambda place: PLENTY)
             with fault(target), pytest.raises(InheritError, match=problem):
                 surgery(llama, layers="6", out_dir=target, overwrite=True)
             assert [path.name for path in disk.path.iterdir()] == ["target"], "no litter on a full disk"
@@ -94,7 +94,7 @@ def test_disk_that_is_full_from_the_start(
     with SmallDisk(tmp_path / "disk", 40) as disk:
         (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe | {"out_dir": str(disk.path / "run")}))
         disk.fill()
-        monkeypatch.setattr("inheritune_lit.launch.room._disk", lambda *_: [])  # it would see it coming
+        monkeypatch.setattr("inheritune_lit.pretrain.disk_and_memory._disk", lambda *_: [])  # it would see it coming
         with fault(tmp_path / "tokens"), pytest.raises(SystemExit) as info:
             main(["pretrain", str(tmp_path / "recipe.yaml")])
     assert "inheritune pretrain: error: No space left on device" in str(info.value.code)

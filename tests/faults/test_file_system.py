@@ -15,11 +15,11 @@ from conftest import TEXTS, write_bpe
 
 from faults.conftest import Fault
 from faults.small import make_recipe
-from inheritune_lit import file_system
 from inheritune_lit.__main__ import main
-from inheritune_lit.commit import InheritError, InUse, locked, staging, write_json_whole
-from inheritune_lit.data.prepare import prepare
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base import file_system
+from inheritune_lit.base.folders import InheritError, InUse, locked, staging, write_json_whole
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
@@ -80,7 +80,7 @@ def flock(descriptor, operation):
     real(descriptor, operation)
 flock.tried = []
 fcntl.flock = flock
-from inheritune_lit.commit import locked
+from inheritune_lit.base.folders import locked
 with locked(Path(sys.argv[1])):
     print("holding", flush=True)
     time.sleep(60)

@@ -20,11 +20,11 @@ from conftest import TEXTS, make_checkpoint, write_bpe
 from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune, kill, kill_after, moments
 from faults.small import DEMO, make_recipe, recipe_to_kill, same_state
-from inheritune_lit.checkpoint import WEIGHTS
-from inheritune_lit.commit import InheritError, read_json
-from inheritune_lit.launch.resume import check
-from inheritune_lit.launch.settings import settings_of
-from inheritune_lit.runs import read_run
+from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.pretrain.resume import check
+from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.runs.folder import read_run
 from inheritune_lit.verify import verify
 
 faults_long = pytest.mark.faults_long
@@ -34,7 +34,7 @@ SURGERIES = """
 import os, signal, sys, time
 from pathlib import Path
 import litgpt.model, litgpt.utils, torch._subclasses.fake_tensor  # paid for once, before the forks
-from inheritune_lit.surgery import surgery
+from inheritune_lit.surgery.command import surgery
 source, target = map(Path, sys.argv[1:])
 for line in sys.stdin:
     layers, seconds = line.split()
@@ -158,8 +158,8 @@ def test_prepare(tmp_path: Path, fault: Fault, kills: int) -> None:
 TRAIN = """
 import sys, yaml
 from pathlib import Path
-from inheritune_lit.commit import InheritError
-from inheritune_lit.launch import train
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.pretrain import train
 try:
     train(yaml.safe_load(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 except InheritError as error:

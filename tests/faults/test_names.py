@@ -10,10 +10,10 @@ import pytest
 from conftest import make_checkpoint, make_tokenizer
 
 from faults.conftest import Fault
-from inheritune_lit.commit import InheritError, staging
-from inheritune_lit.data.prepare import prepare
+from inheritune_lit.base.folders import InheritError, staging
 from inheritune_lit.demo.inputs import TEXT_FILE, write_text
-from inheritune_lit.surgery import surgery
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
 LEADING_OUT = ("../precious", "/etc/passwd", "..", "a/../../precious", "sub/file", ".work", "")

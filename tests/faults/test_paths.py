@@ -16,11 +16,11 @@ from conftest import make_checkpoint
 from faults.conftest import Fault
 from faults.small import make_recipe
 from inheritune_lit.__main__ import COMMANDS, main, run
-from inheritune_lit.commit import InheritError, staging
+from inheritune_lit.base.folders import InheritError, staging
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.evaluate.suites import read_suite
-from inheritune_lit.recipes.validate import validate_file
-from inheritune_lit.surgery import surgery
+from inheritune_lit.recipes.check.validate import validate_file
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
 

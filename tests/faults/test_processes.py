@@ -17,10 +17,10 @@ from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN, trainings
-from inheritune_lit.commit import InheritError, locked
-from inheritune_lit.growth import grow
-from inheritune_lit.launch import train, training
-from inheritune_lit.surgery import surgery
+from inheritune_lit.base.folders import InheritError, locked
+from inheritune_lit.grow import grow
+from inheritune_lit.pretrain import train
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
 
@@ -89,7 +89,7 @@ def test_second_launch_and_a_loaders_worker_that_dies(
     path.write_text(yaml.dump(recipe))
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(path)]
     assert ended([*command, tmp_path / "calm"]).returncode == 0
-    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
+    monkeypatch.setattr(train, "run_lock", functools.partial(train.run_lock, wait=0.3))
     with (
         fault(tmp_path / "tokens"),
         subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, text=True) as process,

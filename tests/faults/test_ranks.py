@@ -8,8 +8,8 @@ from test_fsdp import BATCH, CLOSE, LENGTH, ON_CPU, difference, write_recipe
 from test_launch import Enough
 
 from faults.conftest import Fault
-from inheritune_lit.launch import Options, Progress, train
-from inheritune_lit.runs import read_run
+from inheritune_lit.pretrain import Options, Progress, train
+from inheritune_lit.runs.folder import read_run
 
 
 @pytest.mark.faults_long

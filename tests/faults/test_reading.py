@@ -14,13 +14,13 @@ from conftest import make_checkpoint, write_bpe
 
 from faults.conftest import Fault
 from inheritune_lit.__main__ import main
-from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.checkpoint.weights import Unreadable
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.data.prepare import prepare
-from inheritune_lit.launch import resume
-from inheritune_lit.surgery import surgery
+from inheritune_lit.prepare.command import prepare
+from inheritune_lit.pretrain import resume
+from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import load_model, verify
-from inheritune_lit.weights import Unreadable
 
 FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 

@@ -15,15 +15,15 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, dynamic_module_utils
 
 from faults.conftest import Fault
-from inheritune_lit.checkpoint import WEIGHTS
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.evaluate import harness
 from inheritune_lit.evaluate.command import evaluate
-from inheritune_lit.export import export_checkpoint
-from inheritune_lit.gpt2.convert import convert_gpt2
-from inheritune_lit.recipes.validate import validate_file
-from inheritune_lit.reload import reload
-from inheritune_lit.surgery import surgery
+from inheritune_lit.export.command import export_checkpoint
+from inheritune_lit.export.convert_gpt2 import convert_gpt2
+from inheritune_lit.export.reload import reload
+from inheritune_lit.recipes.check.validate import validate_file
+from inheritune_lit.surgery.command import surgery
 
 KERNELS = """
 from pathlib import Path

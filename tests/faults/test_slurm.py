@@ -11,8 +11,8 @@ import yaml
 from faults.conftest import Fault
 from faults.injecting import ended, inheritune
 from faults.small import make_recipe, same_state
-from inheritune_lit.launch import train
-from inheritune_lit.runs import read_run
+from inheritune_lit.pretrain import train
+from inheritune_lit.runs.folder import read_run
 
 COMMANDS = {
     # runs the job; the first time, it gives notice of the time limit once four steps are done

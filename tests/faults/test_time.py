@@ -14,11 +14,11 @@ from faults.conftest import Fault
 from faults.injecting import ended
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN
-from inheritune_lit.commit import locked
-from inheritune_lit.launch import train
-from inheritune_lit.launch.process import listen
-from inheritune_lit.launch.watch import Watch
-from inheritune_lit.runs import read_run
+from inheritune_lit.base.folders import locked
+from inheritune_lit.pretrain import train
+from inheritune_lit.pretrain.process import listen
+from inheritune_lit.pretrain.watch import Watch
+from inheritune_lit.runs.folder import read_run
 
 # Python runs sitecustomize.py at its start, wherever it lies on the path
 JUMPING = """

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import find_checkpoint, results_dir
-from inheritune_lit.commit import InheritError, write_json_whole
+from inheritune_lit.base.folders import InheritError, write_json_whole
+from inheritune_lit.checkpoint.folder import find_checkpoint, results_dir
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +87,9 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     import torch
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
-    from inheritune_lit.checkpoint import versions
+    from inheritune_lit.base.precision import in_fast_type
+    from inheritune_lit.checkpoint.folder import versions
     from inheritune_lit.evaluate.loss import usable_device
-    from inheritune_lit.precision import in_fast_type
     from inheritune_lit.verify import load_model
 
     started = time.perf_counter()
@@ -127,8 +127,8 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
 
 
 def _identity(checkpoint: Path, model: "GPT") -> dict[str, Any]:
-    from inheritune_lit.checkpoint import WEIGHTS
-    from inheritune_lit.weights import Weights
+    from inheritune_lit.checkpoint.folder import WEIGHTS
+    from inheritune_lit.checkpoint.weights import Weights
 
     config, fingerprint = model.config, Weights(checkpoint / WEIGHTS).fingerprint()
     place = {"name": config.name, "path": str(checkpoint), "fingerprint": fingerprint}
@@ -199,7 +199,7 @@ def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
 
 def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int, str]":
     """Windows spread evenly over the validation split, in batches of up to 2,048 tokens; their T; the data's hash."""
-    from inheritune_lit.commit import sha256_file
+    from inheritune_lit.base.folders import sha256_file
     from inheritune_lit.data.manifest import MANIFEST, Manifest
     from inheritune_lit.data.order import Windows
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.figure import BLUE, GREEN, STYLE, VERMILION
+from inheritune_lit.base.figure import BLUE, GREEN, STYLE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inheritune_lit.text_table import columns
+from inheritune_lit.base.text_table import columns
 
 
 def table(analysis: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.text_table import aligned
 from inheritune_lit.data.manifest import TOKEN_BYTES, Manifest
-from inheritune_lit.text_table import aligned
 
 if TYPE_CHECKING:
     import numpy as np

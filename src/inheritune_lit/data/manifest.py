@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit.base.folders import InheritError, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1

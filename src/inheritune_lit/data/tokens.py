@@ -12,14 +12,14 @@ from litgpt.tokenizer import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.paths import problem_of
 from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.data.tokenizer import place as place_tokenizer
-from inheritune_lit.gpt2.training import place as place_gpt2
-from inheritune_lit.paths import problem_of
-from inheritune_lit.runs import BEGINS, TELL
+from inheritune_lit.gpt2.install import place as place_gpt2
+from inheritune_lit.runs.folder import BEGINS, TELL
 
 # litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model
 place_tokenizer()

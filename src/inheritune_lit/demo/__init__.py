@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import InheritError, locked, write_json
+from inheritune_lit.base.folders import InheritError, locked, write_json
 from inheritune_lit.demo import after
 from inheritune_lit.demo.inputs import convert, fetch, write_text
 from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surgery, train

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.figure import BLUE, INK, STYLE, VERMILION, canvas, label
+from inheritune_lit.base.figure import BLUE, INK, STYLE, VERMILION, canvas, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

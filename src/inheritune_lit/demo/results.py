@@ -6,12 +6,12 @@ import textwrap
 import time
 from typing import Any
 
-from inheritune_lit.checkpoint import versions
-from inheritune_lit.curves import Curve, tokens_to_reach
+from inheritune_lit.base.precision import fastest
+from inheritune_lit.base.text_table import columns
+from inheritune_lit.checkpoint.folder import versions
 from inheritune_lit.demo.stages import Paths
-from inheritune_lit.precision import fastest
-from inheritune_lit.runs import read_run
-from inheritune_lit.text_table import columns
+from inheritune_lit.runs.curves import Curve, tokens_to_reach
+from inheritune_lit.runs.folder import read_run
 
 
 def verdict(inherited: Curve, random: Curve) -> str:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit import launch
-from inheritune_lit.checkpoint import MODEL_CONFIG, WEIGHTS, read_receipt, versions
-from inheritune_lit.commit import InheritError, read_json
+from inheritune_lit import pretrain
+from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.precision import fastest
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, read_receipt, versions
+from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.demo.inputs import run_module, show
-from inheritune_lit.launch.bar import Bar
-from inheritune_lit.launch.record import check_same, parents
-from inheritune_lit.layers import parse_layers
-from inheritune_lit.precision import fastest
-from inheritune_lit.runs import LAUNCH, RUN_RECEIPT, RUN_RECIPE
+from inheritune_lit.pretrain.bar import Bar
+from inheritune_lit.pretrain.record import check_same, parents
+from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT, RUN_RECIPE
+from inheritune_lit.surgery.layers import parse_layers
 from inheritune_lit.verify import check_files
-from inheritune_lit.weights import Weights
 
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")
@@ -146,14 +146,14 @@ def train(paths: Paths, *, inherited: bool) -> bool:
     if _is_stale(run, recipe):
         shutil.rmtree(run)
     if there := (run / RUN_RECEIPT).is_file():
-        launch.train(recipe, run)
+        pretrain.train(recipe, run)
         return there
     # without it, torch.compile takes longer than these few steps
     environment = {"TORCHDYNAMO_DISABLE": "1"}
     print(f"  precision {fastest().why}")
     show(["litgpt", "pretrain", "--config", str(run / RUN_RECIPE)], **environment)
     with Bar() as bar:
-        launch.train(recipe, run, on_progress=bar, on_wait=bar.wait, environment=environment, recipe_file=RECIPE)
+        pretrain.train(recipe, run, on_progress=bar, on_wait=bar.wait, environment=environment, recipe_file=RECIPE)
     return there
 
 

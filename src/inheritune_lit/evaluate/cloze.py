@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 
 CHOICES = 4
 CONTEXT = 4  # lines that are shown

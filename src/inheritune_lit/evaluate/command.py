@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from inheritune_lit.commit import InheritError, locked, write_json_whole
+from inheritune_lit.base.folders import InheritError, locked, write_json_whole
 from inheritune_lit.evaluate.harness import (
     DataOptions,
     ModelOptions,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import RECEIPT, read_receipt, refuse_code
-from inheritune_lit.commit import InheritError, sha256_of
+from inheritune_lit.base.folders import InheritError, sha256_of
+from inheritune_lit.base.precision import in_fast_type
+from inheritune_lit.checkpoint.folder import RECEIPT, read_receipt, refuse_code
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
-from inheritune_lit.precision import in_fast_type
-from inheritune_lit.reload import from_folder
+from inheritune_lit.export.reload import from_folder
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint import load_config
-from inheritune_lit.commit import InheritError, sha256_file
+from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.checkpoint.folder import load_config
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, usable_device, validation_loss
 

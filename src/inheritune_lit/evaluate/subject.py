@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from inheritune_lit.checkpoint import (
+from inheritune_lit.base.folders import InheritError, sha256_of
+from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
     MODEL_CONFIG,
     RECEIPT,
@@ -15,11 +16,10 @@ from inheritune_lit.checkpoint import (
     refuse_code,
     results_dir,
 )
-from inheritune_lit.commit import InheritError, sha256_of
-from inheritune_lit.hugging_face import weight_files
-from inheritune_lit.lineage import trained_with
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.export.tensors import weight_files
+from inheritune_lit.runs.lineage import trained_with
 from inheritune_lit.verify import check_files
-from inheritune_lit.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Subject:
         """The model as a Hugging Face folder: itself, or an export in `work_dir`, which replaces an earlier one."""
         if not self.is_litgpt:
             return self.path
-        from inheritune_lit.export import export_checkpoint
+        from inheritune_lit.export.command import export_checkpoint
 
         folder = work_dir / "exported"
         export_checkpoint(self.path, folder, overwrite=True)

@@ -4,7 +4,7 @@ import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def plan_recipe(
     """
     machine = gpu_named(gpu)
     from inheritune_lit.plan.paper import remarks
-    from inheritune_lit.recipes.reading import parse_recipe
+    from inheritune_lit.recipes.parse import parse_recipe
 
     settings = parse_recipe(recipe)
     config = _config(settings, recipe)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 
 
 @dataclass(frozen=True)

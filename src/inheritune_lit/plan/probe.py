@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -58,7 +58,7 @@ def set_up(config: "Config", settings: "Namespace", *, compiled: bool = True) ->
     from lightning.fabric.plugins.environments import LightningEnvironment
     from litgpt.utils import instantiate_torch_optimizer
 
-    from inheritune_lit.gpt2.training import initialize_weights
+    from inheritune_lit.gpt2.install import initialize_weights
 
     train, here = settings.train, LightningEnvironment()  # whatever job this is in
     fabric = L.Fabric(devices=1, precision=settings.precision or "bf16-mixed", plugins=here)

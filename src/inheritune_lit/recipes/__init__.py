@@ -5,10 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from inheritune_lit.commit import InheritError
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.text_table import aligned
 from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
-from inheritune_lit.recipes.reading import read_document
-from inheritune_lit.text_table import aligned
+from inheritune_lit.recipes.parse import read_document
 
 
 def list_recipes() -> None:
@@ -83,8 +83,8 @@ def validate(recipe: Path, devices: int | None = None, nodes: int | None = None)
         devices: GPUs of a node that it will run on, if the recipe leaves it to litGPT.
         nodes: Nodes, likewise.
     """
-    from inheritune_lit.recipes.findings import report
-    from inheritune_lit.recipes.validate import validate_file
+    from inheritune_lit.recipes.check.findings import report
+    from inheritune_lit.recipes.check.validate import validate_file
 
     findings, document = validate_file(recipe, devices, nodes)
     print(report(recipe, findings, document))

@@ -8,12 +8,12 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from inheritune_lit.curves import thinned
-from inheritune_lit.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, spread
+from inheritune_lit.base.figure import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, spread
 from inheritune_lit.report.subjects import Subject, is_one_training_loss
 from inheritune_lit.report.svg import GRID, Plot, blank, drawing, plot
 from inheritune_lit.report.tables import short_count
-from inheritune_lit.runs import Curve
+from inheritune_lit.runs.curves import thinned
+from inheritune_lit.runs.folder import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

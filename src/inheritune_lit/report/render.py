@@ -22,7 +22,7 @@ from inheritune_lit.report.scores import table_for
 from inheritune_lit.report.subjects import Subject, is_one_training_loss, missing
 from inheritune_lit.report.svg import Plot
 from inheritune_lit.report.tables import Cell, Row, Table, heads
-from inheritune_lit.runs import share_of_training
+from inheritune_lit.runs.folder import share_of_training
 
 HOURS_NOTE = "Hours, where they are known, are taken as proportional to tokens, validation and saving included."
 TRAINING_NOTE = "Strong: validation; faint: training{of}, of which long curves are drawn as means of equal stretches."

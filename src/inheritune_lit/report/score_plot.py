@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import published
-from inheritune_lit.figure import FAINT, GREY, INK, spread
+from inheritune_lit.base.figure import FAINT, GREY, INK, spread
 from inheritune_lit.report.plots import MARKERS, End, beside, colours, shortened
 from inheritune_lit.report.scores import chance, known_tasks, measured, shown
 from inheritune_lit.report.subjects import Subject

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.figure import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from inheritune_lit.base.figure import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

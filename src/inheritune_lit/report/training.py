@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inheritune_lit import published
-from inheritune_lit.commit import InheritError
-from inheritune_lit.curves import tokens_to_reach
+from inheritune_lit.base.folders import InheritError
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.report.subjects import Subject
 from inheritune_lit.report.tables import (
@@ -21,6 +20,7 @@ from inheritune_lit.report.tables import (
     short_count,
     signed,
 )
+from inheritune_lit.runs.curves import tokens_to_reach
 
 PLACES = ("out_dir", "initial_checkpoint_dir", "tokenizer_dir")  # where things lie, which the start says better
 

@@ -1,0 +1,213 @@
+"""Tensors from checkpoint files into another, in little memory: read, checked, hashed and written at the same time.
+
+Importing this module imports neither torch nor litGPT.
+"""
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from inheritune_lit.base.file_system import sync
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.checkpoint.finite import check_finite as refuse_not_finite
+from inheritune_lit.checkpoint.read_ahead import read_ahead
+from inheritune_lit.checkpoint.weights import Weights, zip_records
+
+if TYPE_CHECKING:
+    import torch
+
+PROGRESS_BAR_FROM = 2**30  # bytes; smaller checkpoints are done before a bar could be read
+PIECE = 2**24  # bytes; what one thread writes and another hashes should still be in the cache
+SMALL = 2**12  # bytes; the writer's own headers are smaller
+
+
+class InMemory(dict[str, "torch.Tensor"]):
+    """Tensors that were made here, to be written like those of a checkpoint file (Weights)."""
+
+    def __init__(self, tensors: Mapping[str, "torch.Tensor"], origin: str) -> None:
+        super().__init__(tensors)
+        self.path = Path(origin)
+        """What they are, for messages"""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self[name].shape)
+
+    def dtype(self, name: str) -> "torch.dtype":
+        return self[name].dtype
+
+    def read(self, name: str, buffer: memoryview, *, compare: bool = True) -> "torch.Tensor":
+        return self[name]
+
+    def is_plain(self, name: str) -> bool:
+        return False
+
+    def identity(self, name: str) -> tuple[object, ...]:
+        return (name,)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a checkpoint file to be written: where it is read, what is kept of it, what it becomes."""
+
+    weights: Weights | InMemory
+    name: str
+    dtype: "torch.dtype"
+    cut: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """For each axis, the ranges start … stop - 1 that are kept, one after the other; () keeps all"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if not self.cut:
+            return self.weights.shape(self.name)
+        return tuple(sum(stop - start for start, stop in ranges) for ranges in self.cut)
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the buffer that it is read into."""
+        return self.weights.record(self.name).size if isinstance(self.weights, Weights) else 0
+
+    @property
+    def is_verbatim(self) -> bool:
+        """The source's storage is written as it is, so that the CRC-32 of what was written tells if it was whole."""
+        return not self.cut and self.dtype == self.weights.dtype(self.name) and self.weights.is_plain(self.name)
+
+    def of(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        """What becomes of the tensor that was read: cut, in its dtype, contiguous."""
+        import torch
+
+        for axis, ranges in enumerate(self.cut):
+            kept = [tensor.narrow(axis, start, stop - start) for start, stop in ranges]
+            tensor = kept[0] if len(kept) == 1 else torch.cat(kept, dim=axis)
+        return tensor.to(self.dtype).contiguous()
+
+
+def identities(parts: Mapping[str, Part]) -> dict[str, tuple[Any, ...]]:
+    """Target tensor name → a key that two targets share if they are one tensor.
+
+    Tensors that are tied in their source stay tied. One that is used in two places becomes two: they train apart.
+    """
+    used: Counter[tuple[int, str]] = Counter()
+    keys = {}
+    for target, part in parts.items():
+        use = (id(part.weights), part.name)
+        keys[target] = (id(part.weights), part.weights.identity(part.name), part.cut, used[use])
+        used[use] += 1
+    return keys
+
+
+def distinct(parts: Mapping[str, Part]) -> list[str]:
+    """One target name for each tensor that takes space: tied tensors count once."""
+    return list({key: target for target, key in identities(parts).items()}.values())
+
+
+def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -> str:
+    """Writes tensors of checkpoints into a new PyTorch checkpoint file, made durable.
+
+    Args:
+        parts: Target tensor name → where it comes from. Tensors that are tied in their source stay tied.
+        path: The file to write.
+        check_finite: Refuse a NaN or an infinity.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        InheritError: a source is corrupt (CRC-32) or not finite, or the file can't be written.
+    """
+    from tqdm import tqdm
+
+    targets, keys = distinct(parts), identities(parts)
+    total = sum(parts[target].numel * parts[target].dtype.itemsize for target in targets)
+    stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
+    bar = tqdm(total=total, desc="Writing", unit="B", unit_scale=True, disable=total < PROGRESS_BAR_FROM or None)
+    try:
+        with bar, path.open("wb", buffering=0) as raw, _Hashing(raw) as file:
+            reads = [(parts[target].size, partial(_read, parts[target], check_finite)) for target in targets]
+            with _incremental_save(file) as saver:
+                for target, read in zip(targets, read_ahead(reads, lambda: file.hashed), strict=True):
+                    tensor = parts[target].of(read)
+                    if tensor.untyped_storage().nbytes() != tensor.nbytes:
+                        tensor = tensor.clone()  # a view of a larger storage would drag all of it along
+                    file.lasting = tensor.data_ptr() == read.data_ptr()
+                    stored[keys[target]] = saver.store_early(tensor)
+                    file.lasting = False
+                    bar.update(tensor.nbytes)
+                saver.save({target: stored[key] for target, key in keys.items()})
+            digest = file.hexdigest()
+        sync(path)
+    except RuntimeError as error:
+        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+            raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error
+        raise
+    # raises if the writer was cut short without saying so; it has written the tensors first, in this order
+    for part, record in zip(map(parts.__getitem__, targets), zip_records(path), strict=False):
+        if isinstance(part.weights, Weights) and part.is_verbatim:
+            part.weights.compare(part.name, record.crc32)
+    return digest
+
+
+def _read(part: Part, check_finite: bool, buffer: memoryview) -> "torch.Tensor":
+    tensor = part.weights.read(part.name, buffer, compare=not part.is_verbatim)
+    if check_finite:
+        try:
+            refuse_not_finite(tensor, part.name, part.weights.path)
+        except InheritError as error:
+            part.weights.read(part.name, buffer)  # a corrupt tensor may hold anything: then that is what is said
+            raise InheritError(f"{error} Or pass --no-check_finite to keep them.") from None
+    return tensor
+
+
+class _Hashing:
+    """What PyTorch's writer writes to: a file whose bytes are hashed by another thread while they are written.
+
+    Hashing the file afterwards, or as it grows, would read all of it again.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._digest, self._thread = raw, hashlib.sha256(), ThreadPoolExecutor(max_workers=1)
+        self.hashed: Future[None] = self._thread.submit(lambda: None)
+        """Done when all that was written is hashed"""
+        self.lasting = False
+        """Large pieces of memory stay as they are until they are hashed, and need not be waited for"""
+
+    def __enter__(self) -> "_Hashing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def write(self, data: memoryview) -> int:
+        self.hashed = self._thread.submit(self._digest.update, bytes(data) if len(data) < SMALL else data)
+        rest = data
+        try:
+            while rest:
+                rest = rest[self._raw.write(rest[:PIECE]) :]
+        finally:
+            if not self.lasting:
+                self.hashed.result()
+        return len(data)
+
+    def hexdigest(self) -> str:
+        self.hashed.result()
+        return self._digest.hexdigest()
+
+
+def _incremental_save(file: _Hashing) -> Any:
+    """litGPT's incremental_save, writing to an object instead of a path, which is all that it takes."""
+    import torch
+    from litgpt.utils import incremental_save
+
+    saver = incremental_save(os.devnull)
+    saver.zipfile = torch._C.PyTorchFileWriter(file)  # type: ignore[call-overload]  # it only calls write()
+    return saver

@@ -1,0 +1,211 @@
+"""A litGPT checkpoint folder: found, checked against its config, and described by a receipt.
+
+The folder is litGPT's (lit_model.pth, model_config.yaml, tokenizer files) plus Hugging Face's config.json, which tells
+the true depth, and `inheritance.json`, the receipt: what came from where and how, with the SHA-256 of every file.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.folders import InheritError, natural, read_json, write_json
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.runs.folder import RUN_RECIPE
+
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
+WEIGHTS = "lit_model.pth"
+MODEL_CONFIG = "model_config.yaml"
+PER_LAYER = ("sliding_window_indices", "rope_indices")
+"""What model_config.yaml says of each block"""
+HF_CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+RECEIPT = "inheritance.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copies a tokenizer's files, with its settings as transformers 4 reads them too.
+
+    transformers 5 writes a class that transformers 4 does not have, and a list where it wants a dictionary.
+
+    Raises:
+        InheritError: tokenizer_config.json is no JSON object.
+    """
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path, "tokenizer's settings") if path.is_file() else {}
+    mended = dict(settings)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        mended["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        mended["additional_special_tokens"] = mended.pop("extra_special_tokens")
+    if mended != settings:
+        write_json(path, mended)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint folder that a path means: itself, or a finished run's `model/` or else `final/`.
+
+    Raises:
+        InheritError: there is no checkpoint in it; the message names those of a run that did not end.
+    """
+    for folder in (path, path / "model", path / "final"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    steps = sorted(folder.parent.name for folder in path.glob(f"step-*/{WEIGHTS}"))
+    hint = (
+        f"This run has not ended; name one of its checkpoints: {', '.join(steps[-3:])}." if steps else "Check the path."
+    )
+    raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
+
+
+def results_dir(path: Path, what: str) -> Path:
+    """Where results about a checkpoint go: beside a run's model, as what is in its folder is copied with it.
+
+    Args:
+        path: A run or a checkpoint folder.
+        what: The results' folder: evaluation, analysis.
+    """
+    is_part = path.name in ("model", "final") and (path.parent / RUN_RECIPE).is_file()
+    return (path.parent if is_part else path) / what
+
+
+def load_config(folder: Path) -> "Config":
+    """litGPT's Config from a folder's model_config.yaml.
+
+    Raises:
+        InheritError: the file is missing or litGPT does not accept it.
+    """
+    import yaml
+    from litgpt.config import Config
+
+    path = folder / MODEL_CONFIG
+    if not path.is_file():
+        raise InheritError(
+            f"{path} is missing: {folder} is no litGPT checkpoint folder. Convert Hugging Face weights first, with "
+            f"`litgpt convert_to_litgpt {folder}`."
+        )
+    try:
+        config = Config.from_file(path)
+    except Exception as error:  # litGPT checks with asserts and lets YAML's and the constructor's errors through
+        raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
+    stated = yaml.safe_load(path.read_text(encoding="utf-8"))  # the Config itself has cut lists that were too long
+    check_per_layer({name: stated.get(name) for name in PER_LAYER}, config.n_layer, path)
+    return config
+
+
+def check_per_layer(lists: Mapping[str, Any], n_layer: int, path: Path) -> None:
+    """Lists with an entry for each block have as many as there are blocks; None is no list.
+
+    Raises:
+        InheritError: naming those of another length.
+    """
+    wrong = [f"{name} has {len(v)}" for name, v in lists.items() if v is not None and len(v) != n_layer]
+    if wrong:
+        raise InheritError(
+            f"{path} says something of each block for another number of blocks than {n_layer}: {', '.join(wrong)} "
+            "entries. It was copied from another depth: give each list one entry per block."
+        )
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuses a folder whose settings could make transformers run code, in spite of `trust_remote_code=False`.
+
+    `_attn_implementation*` may name a kernel, which the package `kernels` fetches from a hub and runs (CVE-2026-4372).
+    `trust_remote_code` in config.json is heeded by a config class that opens another folder's (CVE-2026-5241). Beside
+    an adapter_config.json, transformers opens the model that it names, whose config.json nobody has looked at.
+
+    Raises:
+        InheritError: naming the file and its keys.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise InheritError(
+            f"{folder} holds an {ADAPTER_CONFIG}: transformers would open the model that it names instead. Merge the "
+            "adapter into its model and save that, or delete the file."
+        )
+    path = folder / HF_CONFIG
+    found: set[str] = set()
+    values: list[Any] = [read_json(path, "Hugging Face config")] if path.is_file() else []
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            found |= {key for key in value if "attn_implementation" in key or key == "trust_remote_code"}
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if found:
+        raise InheritError(
+            f"{path} has {', '.join(sorted(found))}: by such a key transformers can be made to run code from a hub. "
+            "No model needs it. If you trust where the folder comes from, delete the key and run again."
+        )
+
+
+def expected_shapes(config: "Config") -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor of the model that a Config describes."""
+    return {name: tuple(tensor.shape) for name, tensor in gpt2.build_empty(config).state_dict().items()}
+
+
+def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> None:
+    """Every tensor of the model that model_config.yaml describes is there in its shape, and no other.
+
+    Raises:
+        InheritError: naming up to five tensors that contradict model_config.yaml.
+    """
+    expected = expected_shapes(config)
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is not in the model" for name in sorted(weights, key=natural) if name not in expected]
+    problems += [
+        f"{name} has shape {weights.shape(name)}, expected {shape}"
+        for name, shape in expected.items()
+        if name in weights and weights.shape(name) != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InheritError(
+            f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
+            f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(problems[:5])}{more}."
+        )
+
+
+def read_receipt(folder: Path) -> dict[str, Any]:
+    """The folder's receipt.
+
+    Raises:
+        InheritError: there is none, or it is not one of ours.
+    """
+    path = folder / RECEIPT
+    if not path.is_file():
+        raise InheritError(f"{folder} has no receipt ({RECEIPT}): it was not written by inheritune, or not to its end.")
+    receipt = read_json(path, "receipt")
+    files = receipt.get("files")
+    well_formed = isinstance(files, dict) and all(
+        Path(name).name == name != ".."
+        and len(name.encode(errors="replace")) < 256
+        and isinstance(entry, dict)
+        and type(entry.get("bytes")) is int
+        and type(entry.get("sha256")) is str
+        for name, entry in files.items()
+    )
+    if not well_formed:
+        raise InheritError(f"The receipt {path} does not list its files as plain names with bytes and sha256.")
+    return receipt
+
+
+def versions() -> dict[str, str]:
+    """The versions of what decides the bytes of our output."""
+    return {name: importlib.metadata.version(name) for name in ("inheritune_lit", "litgpt", "torch")}

@@ -1,0 +1,182 @@
+"""The model card of an export: what receipts, settings and results say, and "unknown" where they are silent."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from inheritune_lit.base.folders import InheritError, natural
+from inheritune_lit.runs.folder import ranks_of, share_of_training
+from inheritune_lit.runs.lineage import Lineage
+
+TEMPLATE = "card.md.jinja"
+# The hub's identifiers; it refuses a card with any other.
+LICENSES = """
+    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+    cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+    lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+    openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
+    fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
+    other
+"""
+
+
+def check_metadata(license: str | None, base_model: str | None) -> None:
+    """Whether the hub would take a card's licence and base model.
+
+    Raises:
+        InheritError: it would not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    known = LICENSES.split()
+    if license is not None and license not in known:
+        near = difflib.get_close_matches(re.sub(r"[\s_]+", "-", license.strip().lower()), known, 1)
+        raise InheritError(
+            f"--license {license!r} is none of the Hugging Face hub's identifiers: expected "
+            f"{near[0] + '?' if near else 'one such as apache-2.0, mit, llama2; `other` if it has none for it.'}"
+        )
+    try:
+        if base_model is not None:
+            validate_repo_id(base_model)
+    except HFValidationError as error:
+        raise InheritError(
+            f"--base_model {base_model!r} is no name on the Hugging Face hub: expected OWNER/NAME, as "
+            "openlm-research/open_llama_3b."
+        ) from error
+
+
+def render_card(
+    receipt: Mapping[str, Any],
+    lineage: Lineage,
+    *,
+    name: str,
+    context: int,
+    architecture: str,
+    attention: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
+) -> str:
+    """Markdown with the front matter that the Hugging Face hub reads.
+
+    Args:
+        receipt: The export's, but for its files.
+        lineage: Where the checkpoint comes from.
+        name: The model's, as its heading.
+        context: Tokens the model can look back on.
+        architecture: transformers' name for it, as `llama`.
+        attention: The implementation of attention that it needs; None is transformers' own choice.
+        license: The licence's identifier on the hub; None if it was not stated.
+        base_model: The reference's name on the hub; None if it was not stated.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+
+    environment = Environment(
+        loader=PackageLoader("inheritune_lit.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= FILTERS
+    try:
+        return environment.get_template(TEMPLATE).render(
+            receipt=receipt,
+            lineage=lineage,
+            start=_start(lineage.start),
+            hyperparameters=_hyperparameters(lineage.recipe or {}),
+            run=_run(lineage.run or {}, lineage.steps),
+            evaluations=[result for result in lineage.evaluations if result.get("kind") == "evaluation"],
+            held_out=next((result for result in lineage.evaluations if result.get("kind") == "validation_loss"), None),
+            versions={**(lineage.run or {}).get("versions", {}), **receipt["versions"]},
+            recipe_yaml=yaml.safe_dump(dict(lineage.recipe or {}), sort_keys=False, allow_unicode=True),
+            name=name,
+            context=context,
+            architecture=architecture,
+            attention=attention,
+            license=license,
+            base_model=base_model,
+        )
+    except UndefinedError as error:
+        raise InheritError(f"A receipt or result that the model card needs is not whole: {error}") from error
+
+
+def _start(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if receipt is None:
+        return None
+    source, origins = receipt.get("source") or {}, receipt.get("origins") or {}
+    return {
+        "reference": source.get("name"),
+        "n_layer": source.get("n_layer"),
+        "fingerprint": source.get("fingerprint"),
+        **{name: receipt.get(name) for name in ("start", "blocks", "seed", "command")},
+        "origins": {name: origins[name] for name in sorted(origins, key=natural)},
+    }
+
+
+def _hyperparameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    train, optimizer = recipe.get("train") or {}, recipe.get("optimizer")
+    settings = (optimizer.get("init_args") or {}) if isinstance(optimizer, Mapping) else {}
+    warmup = {"warm-up steps": train.get("lr_warmup_steps"), "warm-up share": train.get("lr_warmup_fraction")}
+    return {
+        "sequences a step": train.get("global_batch_size"),
+        "tokens a sequence": train.get("max_seq_length"),
+        "optimizer": optimizer.get("class_path") if isinstance(optimizer, Mapping) else optimizer,
+        "learning rate": settings.get("lr"),
+        "lowest learning rate": train.get("min_lr"),
+        **{name: value for name, value in warmup.items() if value is not None},
+        "weight decay": settings.get("weight_decay"),
+        "betas": settings.get("betas"),
+        "gradient clipping": train.get("max_norm"),
+        "precision": recipe.get("precision"),
+        "seed": recipe.get("seed"),
+    }
+
+
+def _run(receipt: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
+    """What a run's receipt says of machine, time and losses; the last two only of the checkpoint that it ended with."""
+    if receipt.get("steps") not in (None, steps):
+        receipt = {**receipt, "seconds": None, "losses": None}
+    hardware, losses = receipt.get("hardware") or {}, receipt.get("losses") or {}
+    gpus, processes = hardware.get("gpus"), hardware.get("world_size")
+    machine = f"{processes or len(gpus)} × {gpus[0]}" if gpus else None
+    if gpus == [] and hardware.get("cores"):
+        machine = f"CPU, {hardware['cores']} cores ({hardware.get('processor')})"
+    seconds, share = receipt.get("seconds"), share_of_training(ranks_of(receipt.get("launches") or []))
+    return {
+        "hardware": machine,
+        "hours": None if seconds is None else f"{seconds / 3600:.2f}",
+        "losses": {
+            f"training at the end{f', {share}' if share else ''}": losses.get("training"),
+            "validation at the end": losses.get("validation"),
+            "validation before training": receipt.get("validation_loss_untrained"),
+        },
+    }
+
+
+def _blocks(blocks: Sequence[int] | None) -> str:
+    if not blocks:
+        return "unknown"
+    return f"the first {len(blocks)}" if list(blocks) == [*range(len(blocks))] else ", ".join(map(str, blocks))
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value + 0:,}"  # + 0: a value that is not there says its name, unformatted
+
+
+FILTERS: dict[str, Callable[[Any], str]] = {
+    "known": lambda value: "unknown" if value is None else str(value),
+    "code": lambda value: "unknown" if value is None else f"`{value}`",
+    "number": _number,
+    "loss": lambda value: "unknown" if value is None else f"{value + 0:.4f}",
+    "percent": lambda value: "unknown" if value is None else f"{100 * value:.2f}",
+    "small": lambda value: f"{value:.1e}",
+    "blocks": _blocks,
+    "command": lambda command: re.sub(r"^__main__\.py ", "inheritune ", command),  # of python -m inheritune_lit
+}

@@ -1,0 +1,91 @@
+"""`inheritune convert-gpt2`: a GPT-2 from Hugging Face as a litGPT checkpoint folder; litGPT's converters know none."""
+
+import pickle
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inheritune_lit.base.folders import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.checkpoint.folder import (
+    HF_CONFIG,
+    MODEL_CONFIG,
+    RECEIPT,
+    WEIGHTS,
+    check_names_and_shapes,
+    copy_tokenizer,
+    refuse_code,
+    versions,
+)
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.export.tensors import weight_files
+from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
+
+if TYPE_CHECKING:
+    import torch
+
+
+def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> None:
+    """Turn a GPT-2 from Hugging Face, such as OpenAI's gpt2-medium, into a litGPT checkpoint folder.
+
+    `inheritune surgery` and `litgpt pretrain` take it from there. The weights keep their type.
+
+    Arguments:
+        hf_dir: A folder with config.json and model.safetensors (or pytorch_model.bin), and tokenizer files.
+        out_dir: The folder to write. It appears when it is whole.
+        overwrite: Replace OUT_DIR if it exists.
+    """
+    import torch
+    import yaml
+
+    hf_dir = Path(hf_dir)
+    refuse_to_replace(Path(out_dir), hf_dir)
+    refuse_code(hf_dir)  # it would be passed on
+    source_config = read_json(hf_dir / HF_CONFIG, "Hugging Face config")
+    files = weight_files(hf_dir)
+    state, config = from_hugging_face(_load(files), source_config)
+    with staging(Path(out_dir), overwrite=overwrite) as folder:
+        torch.save(state, folder / WEIGHTS)
+        check_names_and_shapes(Weights(folder / WEIGHTS), config, folder)
+        with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
+            yaml.dump(asdict(config), file)
+        write_json(folder / HF_CONFIG, source_config | hugging_face_config(config))  # what an export will be
+        copy_tokenizer(hf_dir, folder)
+        receipt = {
+            "format": 1,
+            "kind": "conversion",
+            "source": {"name": hf_dir.resolve().name, "sha256": {path.name: sha256_file(path) for path in files}},
+            "parameters": sum(tensor.numel() for tensor in state.values()),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": versions(),
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                for path in sorted(folder.iterdir())
+            },
+        }
+        write_json(folder / RECEIPT, receipt)
+    print(f"Wrote {out_dir}: {config.n_layer} blocks, {receipt['parameters']:,} parameters")
+
+
+def _load(files: list[Path]) -> dict[str, "torch.Tensor"]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    state: dict[str, torch.Tensor] = {}
+    for path in files:
+        try:
+            part = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InheritError(f"{path} was not opened: it holds more than tensors, which could run code.") from error
+        except (SafetensorError, RuntimeError, OSError, EOFError) as error:
+            raise InheritError(f"{path} is not whole: {error}. Fetch it again.") from error
+        if not isinstance(part, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in part.items()
+        ):
+            raise InheritError(f"{path} holds no model: expected names and their tensors, got a {type(part).__name__}.")
+        if twice := state.keys() & part.keys():
+            raise InheritError(f"{min(twice)} is in {path} and in another file of its index. Fetch the model again.")
+        state |= part
+    return state

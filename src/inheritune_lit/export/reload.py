@@ -1,0 +1,220 @@
+"""What transformers makes of a Hugging Face folder, found out in a process of its own.
+
+`python -m inheritune_lit.export.reload FOLDER OUT` opens the folder as any user would, refuses what transformers only
+warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (safetensors). A process that has just written the
+model could answer from its memory; a new one can't.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.base.folders import InheritError, natural, read_json
+from inheritune_lit.checkpoint.folder import HF_CONFIG, refuse_code
+from inheritune_lit.export.tensors import weight_files
+
+if TYPE_CHECKING:
+    import torch
+
+TEXT = """A river begins as a thread of water between two stones. It follows the shortest way down, and where the ground
+is soft it cuts a bed that the next rain will find again. After 40 miles it is wide enough to carry a boat; after 400 it
+has a name, a port, and a history that its neighbours dispute. Nobody planned its course. Ask why it bends at the mill
+and you are told of a ridge of harder rock, or of a field that was flooded in 1784, or of nothing at all.
+"""
+# Where two implementations of one tokenizer come apart: runs of spaces, line breaks, digits, letters beyond ASCII.
+SAMPLES = (
+    TEXT,
+    "Two  spaces, three   spaces,\ta tab;  and a space at the end ",
+    "def area(r):\n    return 3.14159 * r ** 2  # m²\n\n\nprint(area(10))",
+    "naïve café – “quoted” don't they'll 1,234.5 % 东京 Привет 🙂",
+)
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """A Hugging Face folder as transformers opened it."""
+
+    depth: int
+    """Blocks that the model was built with, every tensor of which was in the files"""
+    parameters: int
+    dtype: str
+    """Of every tensor in the files, as config.json says it"""
+    use_fast: bool
+    """Whether AutoTokenizer's own choice, the fast tokenizer, was used"""
+    ids: tuple[tuple[int, ...], ...]
+    """Token ids of SAMPLES, without special tokens"""
+    window: tuple[int, ...]
+    """The ids of TEXT that went into the model: all that its context holds"""
+    logits: "torch.Tensor"
+    """Of the window, (T, V), computed in float32"""
+
+
+def reload_in_new_process(folder: Path, *, use_fast: bool = True) -> Reloaded:
+    """`reload` in a fresh Python process that has no network.
+
+    Raises:
+        InheritError: what `reload` raised there, or that the process died.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "reloaded.safetensors"
+        command = [sys.executable, "-m", "inheritune_lit.export.reload", str(Path(folder).resolve()), str(out)]
+        done = subprocess.run(
+            command if use_fast else [*command, "--slow_tokenizer"],
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not out.is_file():
+            message = done.stderr.strip().rpartition(_MARK)[2] if _MARK in done.stderr else done.stderr[-2000:]
+            raise InheritError(message.strip() or f"transformers could not open {folder}: exit code {done.returncode}")
+        return _read(out)
+
+
+_MARK = "reload: error: "
+
+
+def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
+    """Opens a Hugging Face folder with transformers: no tensor missing, none left over, none of another shape or type.
+
+    Raises:
+        InheritError: saying what transformers could not use or would have made up.
+    """
+    import torch
+
+    refuse_code(folder)
+    model = _open_model(folder)
+    dtype = _dtype(folder)
+    ids = _token_ids(folder, use_fast)
+    window = ids[0][: getattr(model.config, "max_position_embeddings", None)]
+    rows, largest = model.get_input_embeddings().weight.shape[0], max(map(max, filter(None, ids)), default=0)
+    if not window or largest >= rows:
+        raise InheritError(
+            f"The tokenizer in {folder} gives ids up to {largest}, the model has embeddings for {rows} tokens: this is "
+            "another model's tokenizer."
+        )
+    try:
+        with torch.inference_mode():
+            logits = model(torch.tensor([window])).logits[0]
+    except Exception as error:  # a config.json whose parts do not fit together
+        raise InheritError(f"transformers can't run the model in {folder}: {type(error).__name__}: {error}") from error
+    return Reloaded(
+        model.config.num_hidden_layers, model.num_parameters(), dtype, use_fast, ids, window, logits.float()
+    )
+
+
+def attention_of(hf_config: Any) -> str | None:
+    """What to pass as `attn_implementation`: None is transformers' own choice, SDPA.
+
+    SDPA has no soft cap, and transformers leaves a Gemma 2's out under it, as it does a GPT-2's inverse-layer scale:
+    another model.
+    """
+    language = hf_config.get_text_config(decoder=True)
+    left_out = ("attn_logit_softcapping", "scale_attn_by_inverse_layer_idx")
+    return "eager" if any(getattr(language, key, None) for key in left_out) else None
+
+
+def from_folder(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
+    """transformers' model of a folder that `refuse_code` has passed, and what it says of loading it.
+
+    Raises:
+        Exception: transformers and safetensors raise whatever the damage makes them raise.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention_of(config),
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    model, info = loaded
+    return model, info
+
+
+def _open_model(folder: Path) -> Any:
+    import torch
+
+    try:
+        model, info = from_folder(folder, torch.float32)
+    except Exception as error:
+        raise InheritError(f"transformers can't open {folder}: {type(error).__name__}: {error}") from error
+    problems = [f"{name} is missing" for name in sorted(info["missing_keys"], key=natural)]
+    problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"], key=natural)]
+    problems += [
+        f"{name} has another shape" for name in sorted((key[0] for key in info["mismatched_keys"]), key=natural)
+    ]
+    problems += info["error_msgs"]
+    if problems:
+        raise InheritError(
+            f"{folder / HF_CONFIG} (depth {model.config.num_hidden_layers}) does not describe the weights beside it: "
+            f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}. transformers "
+            "would fill what is missing with random numbers."
+        )
+    return model.eval()
+
+
+def _dtype(folder: Path) -> str:
+    from safetensors import safe_open
+
+    config = read_json(folder / HF_CONFIG, "Hugging Face config")
+    stated = str(config.get("dtype", config.get("torch_dtype")))
+    short = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}.get(stated, stated)
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  not a dict
+                if (found := file.get_slice(name).get_dtype()) != short:
+                    raise InheritError(f"{path}: {name} is {found}, {HF_CONFIG} says {stated}.")
+    return stated
+
+
+def _token_ids(folder: Path, use_fast: bool) -> tuple[tuple[int, ...], ...]:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, use_fast=use_fast, local_files_only=True, trust_remote_code=False
+        )
+        return tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in SAMPLES)
+    except Exception as error:
+        raise InheritError(f"transformers can't open the tokenizer in {folder}: {error}") from error
+
+
+def _write(reloaded: Reloaded, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    facts = {name: value for name, value in vars(reloaded).items() if name != "logits"}
+    part = path.with_suffix(".part")
+    save_file({"logits": reloaded.logits.contiguous()}, part, metadata={"facts": json.dumps(facts)})
+    part.rename(path)
+
+
+def _read(path: Path) -> Reloaded:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        facts: Mapping[str, Any] = json.loads(file.metadata()["facts"])
+        tuples = {"ids": tuple(map(tuple, facts["ids"])), "window": tuple(facts["window"])}
+        return Reloaded(**{**facts, **tuples, "logits": file.get_tensor("logits")})
+
+
+def main(argv: Sequence[str]) -> None:
+    folder, out, *rest = argv
+    try:
+        _write(reload(Path(folder), use_fast="--slow_tokenizer" not in rest), Path(out))
+    except InheritError as error:
+        sys.exit(f"{_MARK}{error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,223 @@
+"""A litGPT checkpoint as transformers has it: its tensors named by litGPT's converter, written by transformers."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.folders import InheritError, natural, read_json
+from inheritune_lit.checkpoint.folder import HF_CONFIG, check_per_layer, expected_shapes, refuse_code
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.layers import per_layer_lists, with_old_rope
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.config import Config
+
+HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
+MAX_SHARD_SIZE = "5GB"
+
+
+def read_hf_config(folder: Path, config: "Config") -> Any:
+    """transformers' config of the language model whose weights are in a folder.
+
+    Raises:
+        InheritError: config.json is missing or could make transformers run code, or what as_hf_config raises.
+    """
+    refuse_code(folder)
+    path = folder / HF_CONFIG
+    if not path.is_file() and not gpt2.is_gpt2(config):
+        raise InheritError(
+            f"{path} is missing, and litGPT's Config can't replace it. Copy the reference's {HF_CONFIG} there, with "
+            f"its depth set to {config.n_layer}; surgery does so when the reference has one."
+        )
+    stated = read_json(path, "Hugging Face config") if path.is_file() else gpt2.hugging_face_config(config)
+    return as_hf_config(stated, config, path)
+
+
+def as_hf_config(stated: Mapping[str, Any], config: "Config", path: Path) -> Any:
+    """transformers' config of the language model that the content of a config.json describes.
+
+    Raises:
+        InheritError: it is unknown to transformers, or says something of another number of blocks than `config`.
+    """
+    from transformers import AutoConfig
+
+    inner = stated.get("text_config")
+    language = with_old_rope(inner if isinstance(inner, dict) else stated)  # multimodal families nest it
+    depth = language.get("num_hidden_layers", language.get("n_layer", config.n_layer))
+    check_per_layer(per_layer_lists(language), depth, path)
+    stated = {**stated, "text_config": language} if isinstance(inner, dict) else language
+    try:
+        hf_config = AutoConfig.for_model(**stated).get_text_config(decoder=True)
+    except Exception as error:  # TypeError, ValueError, KeyError, …: whatever the mistake in the file leads to
+        raise InheritError(f"transformers does not accept {path}: {type(error).__name__}: {error}") from error
+    if hf_config.num_hidden_layers != config.n_layer:
+        raise InheritError(
+            f"{path} says {hf_config.num_hidden_layers} blocks, the weights beside it are {config.n_layer} blocks. "
+            "transformers would fill the difference with random ones. It was copied from another model: set "
+            f"num_hidden_layers to {config.n_layer}, and let the recipe's tokenizer_dir name surgery's folder."
+        )
+    if gpt2.is_gpt2(config):  # what the exported weights mean, as the inverse-layer scale went into them
+        hf_config.update(gpt2.hugging_face_config(config))
+    return hf_config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from: whatever else lies beside them is no part of it.
+
+    safetensors come first: they can't hold code.
+
+    Raises:
+        InheritError: there are none, or an index names one that is not there.
+    """
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / whole).is_file():
+            return [folder / whole]
+        index = folder / f"{whole}.index.json"
+        if not index.is_file():
+            continue
+        named = read_json(index, "index of weights", ("weight_map",))["weight_map"]
+        names = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+        missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        if missing or not names:
+            raise InheritError(f"{index} names files that are not in {folder}: {', '.join(missing) or 'none at all'}.")
+        return [folder / name for name in names]
+    shards = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    there = f"; {', '.join(shards[:3])} is no such file, and no index names it" if shards else ""
+    raise InheritError(
+        f"{folder} holds no Hugging Face weights: neither model.safetensors nor pytorch_model.bin, nor the "
+        f"index of either{there}."
+    )
+
+
+def is_tied(weights: Weights) -> bool:
+    """Whether head and token embedding are one, whatever config.json says: training may have untied or tied them."""
+    import torch
+
+    return HEAD not in weights or torch.equal(weights[HEAD], weights[EMBEDDING])
+
+
+def convert(
+    weights: "Mapping[str, torch.Tensor]", config: "Config", hf_config: Any, folder: Path
+) -> "dict[str, torch.Tensor]":
+    """The tensors of a checkpoint in `folder` under Hugging Face's names, given by litGPT's converter.
+
+    Which of litGPT's functions: as config.json says what the model is. litGPT's command goes by the checkpoint's name,
+    which makes a Gemma 2 of Gemma-2b, and leaves out the head of families that are published tied.
+
+    Raises:
+        InheritError: litGPT's converter does not know the architecture.
+    """
+    from litgpt.scripts import convert_lit_checkpoint as litgpt
+
+    if gpt2.is_gpt2(config):
+        return gpt2.to_hugging_face(weights, config)[0]
+    family = hf_config.model_type
+    copy, options = {
+        "falcon": (litgpt.copy_weights_falcon, {}),
+        "gemma2": (litgpt.copy_weights_gemma_2, {"untie_weights": False}),
+        "gemma3_text": (litgpt.copy_weights_gemma_3, {"untie_weights": False}),
+        "gpt_neox": (litgpt.copy_weights_gpt_neox, {}),
+        "olmo2": (litgpt.copy_weights_olmo2, {}),
+        "phi": (litgpt.copy_weights_phi, {}),
+        "phi3": (litgpt.copy_weights_phi, {}),
+        "qwen2": (litgpt.copy_weights_qwen_2_5, {}),
+        "qwen3": (litgpt.copy_weights_qwen_3, {}),
+        "qwen3_moe": (litgpt.copy_weights_qwen_3, {}),
+    }.get(family, (litgpt.copy_weights_llama, {}))
+    # within these two the name still decides; "Phi-4", in capitals, would lose its head
+    names = {"phi": "phi-2", "phi3": "phi-4", "falcon": "falcon-7b" if config.shared_attention_norm else "falcon-40b"}
+    if family == "olmo2":  # its map calls this norm norm_2, which no OLMo 2 has
+        weights = {name.replace(".post_attention_norm.", ".norm_2."): tensor for name, tensor in weights.items()}
+    state: dict[str, torch.Tensor] = {}
+    try:
+        copy(replace(config, name=names.get(family, config.name)), state, weights, **options)
+    except Exception as error:
+        raise InheritError(
+            f"litGPT's converter can't convert {folder} ({config.name}) into a {family}: {type(error).__name__}: "
+            f"{error}. It needs the reference's own {HF_CONFIG}, of a family that litGPT knows."
+        ) from error
+    return state
+
+
+def check_describes(hf_config: Any, config: "Config", folder: Path) -> None:
+    """Whether the config.json in `folder` describes the model of a litGPT Config, tensor by tensor: no weights needed.
+
+    Raises:
+        InheritError: litGPT's converter does not know the architecture, or names or shapes of tensors differ.
+    """
+    import torch
+
+    shapes = expected_shapes(config)
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    _empty_model(hf_config, convert(weights, config, hf_config, folder))
+
+
+def cast(state: "Mapping[str, torch.Tensor]", dtype: str) -> "dict[str, torch.Tensor]":
+    """Every tensor in `dtype`.
+
+    Raises:
+        InheritError: a value is outside of what `dtype` can hold, or was no finite number before.
+    """
+    import torch
+
+    converted = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in state.items()}
+    for name, tensor in converted.items():
+        if not torch.isfinite(tensor).all():
+            raise InheritError(f"{name} holds NaN or infinity in {dtype}. Choose --dtype bfloat16 or float32.")
+    return converted
+
+
+def write_model(state: "Mapping[str, torch.Tensor]", hf_config: Any, folder: Path) -> None:
+    """Has transformers write config.json, generation_config.json and safetensors (shards of up to MAX_SHARD_SIZE).
+
+    Raises:
+        InheritError: the tensors are not exactly those of the model that config.json describes.
+    """
+    model = _empty_model(hf_config, state)
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
+
+
+def _empty_model(hf_config: Any, state: "Mapping[str, torch.Tensor]") -> Any:
+    """The model of a config, on the meta device, which holds exactly these tensors.
+
+    Raises:
+        InheritError: it holds others, or tensors of other shapes.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(hf_config, trust_remote_code=False)
+    except Exception as error:  # whatever sizes that do not fit together lead to
+        raise InheritError(f"transformers can't build {HF_CONFIG}'s model: {type(error).__name__}: {error}") from error
+    tied = set(model._tied_weights_keys or []) if hf_config.tie_word_embeddings else set()
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in tied}
+    found = {name: tensor.shape for name, tensor in state.items() if name not in tied}
+    problems = [f"no {name} among the weights" for name in expected.keys() - found.keys()]
+    problems += [f"no {name} in the model" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} is {tuple(found[name])} in the weights, {tuple(expected[name])} in the model"
+        for name in expected.keys() & found.keys()
+        if found[name] != expected[name]
+    ]
+    if problems:
+        raise InheritError(
+            f"{HF_CONFIG} ({hf_config.model_type}) does not describe the weights: "
+            f"{'; '.join(sorted(problems, key=natural)[:4])}"
+            f"{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}. Is it the reference's own?"
+        )
+    return model
+
+
+def hugging_face_versions() -> dict[str, str]:
+    """The versions of what wrote the folder."""
+    return {name: importlib.metadata.version(name) for name in ("transformers", "safetensors", "tokenizers")}

@@ -1,0 +1,1 @@
+"""`inheritune prepare`: text into token shards."""

@@ -1,0 +1,76 @@
+"""Whether a launch has the room that it will need: disk for what it leaves, memory on this machine's GPUs."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from inheritune_lit.pretrain.record import BEFORE, gpu_names
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.recipes.parse import Document
+
+if TYPE_CHECKING:
+    from inheritune_lit.pretrain.preflight import Asked
+
+
+def planned(path: Path, document: Document, asked: "Asked") -> list[Finding]:
+    """Disk for all checkpoints that the run will leave, and memory on this machine's GPUs."""
+    from inheritune_lit.plan import plan_recipe
+    from inheritune_lit.plan.machines import gpu_key
+
+    names = gpu_names()
+    gpu = gpu_key(names[0]) if names else None
+    figures = plan_recipe(path, gpu=gpu or "a6000", devices=asked.devices, nodes=asked.nodes)
+    findings = _disk(figures, asked, document.get("train.save_interval"))
+    if gpu and not figures["memory"]["fits"]:
+        memory = figures["memory"]
+        peak, in_use, there = (
+            value / 2**30 for value in (memory["compiled"]["total"], memory["compiled"]["in_use"], memory["available"])
+        )
+        largest = memory["compiled"]["largest_micro_batch"]
+        text = (
+            f"nvidia-smi would show about {peak:.1f} GiB at the peak, {in_use:.1f} of it in use and the rest kept by "
+            f"PyTorch's allocator; a {names[0]} has {there:.1f} GiB."
+        )
+        fix = f"Write {largest}." if largest else "More GPUs share the weights' and the optimizer's states."
+        severity: Literal["error", "warning"] = "warning" if memory["fits_if_given_back"] else "error"
+        findings.append(Finding(severity, "train.micro_batch_size", text, fix))
+    return findings
+
+
+def _disk(figures: Mapping[str, Any], asked: "Asked", interval: int | None) -> list[Finding]:
+    size, steps = figures["disk"]["checkpoint"], figures["training"]["steps"]
+    saved = list(range(interval, steps + 1, interval)) if interval else []
+    kept = len(saved)
+    if asked.keep_last is not None:  # one more is being written while the last ones are still there
+        every = sum(step % asked.keep_every == 0 for step in saved) if asked.keep_every else 0
+        kept = min(kept, asked.keep_last + 1 + every)
+    bare = figures["model"]["parameters"] * (2 if figures["training"]["precision"] == "bf16-true" else 4)
+    copies = 1 + (kept if asked.keep_last is not None else 0)
+    needed = (kept + 1) * size + copies * bare
+    place = next(f for f in (asked.run.absolute(), *asked.run.absolute().parents) if f.exists())
+    free = shutil.disk_usage(place).free + there_already(asked.run, restart=asked.restart)
+    machine, temporary = figures["machine"], Path(tempfile.gettempdir())
+    findings = []
+    if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
+        text = (
+            f"On one device litGPT writes each checkpoint, {size / 2**30:.1f} GiB, to {temporary} first, which has "
+            f"{room / 2**30:.1f} GiB."
+        )
+        fix = f"Set TMPDIR to a folder on the disk of {asked.run}, where a finished file is moved at once, too."
+        findings.append(Finding("error", "out_dir", text, fix))
+    if needed <= free:
+        return findings
+    text = (
+        f"The run will leave {kept + 1} checkpoints of {size / 2**30:.1f} GiB and {copies} of {bare / 2**30:.1f} GiB, "
+        f"{needed / 2**30:.1f} GiB in all; {place} has {free / 2**30:.1f} GiB for them."
+    )
+    fix = "Pass --keep_last 2, raise it, or choose another out_dir."
+    return [*findings, Finding("error", "train.save_interval", text, fix)]
+
+
+def there_already(run: Path, *, restart: bool) -> int:
+    """Bytes that a run has saved of what it needs; what --restart sets aside stays beside it and counts for nothing."""
+    files = [] if restart else [f for f in run.rglob("*.pth") if not f.relative_to(run).parts[0].startswith(BEFORE)]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,243 @@
+"""All that can be known before a GPU is touched, at once: the recipe, its folders, the run's folder, disk and memory.
+
+What needs no import of litGPT comes first, and is reported within seconds if there is an error in it. The rest, which
+can only be computed for a recipe that litGPT accepts, follows.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from inheritune_lit.base.folders import InheritError, read_json, sha256_file
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.checkpoint.weights import zip_records
+from inheritune_lit.data.manifest import Manifest, differences
+from inheritune_lit.pretrain.cluster import check_cluster
+from inheritune_lit.pretrain.disk_and_memory import planned
+from inheritune_lit.pretrain.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
+from inheritune_lit.pretrain.settings import visible_gpus
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.recipes.check.training import machines
+from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
+from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
+from inheritune_lit.recipes.parse import Document, read_document
+from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT
+from inheritune_lit.surgery.plain_llama import is_plain_llama
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says beside the recipe."""
+
+    run: Path
+    devices: int | None = None
+    nodes: int | None = None
+    verify: Literal["sizes", "full"] = "sizes"
+    keep_last: int | None = None
+    keep_every: int | None = None
+    restart: bool = False
+    dry_run: bool = False
+    launcher: tuple[str, ...] = ()
+
+
+def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
+    """Every finding on a launch, and the recipe as it stands in its file.
+
+    Raises:
+        InheritError: the recipe can't be read as YAML.
+    """
+    document = read_document(path)
+    findings = check_machine(document, check_document(document, asked.devices, asked.nodes))
+    if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
+        fix = "Bring it here, or correct the path."
+        findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]
+    findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
+    findings += check_cluster(document, asked)
+    wrong = any(finding.severity == "error" for finding in findings)
+    findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
+    if not any(finding.severity == "error" for finding in findings):
+        findings += refused(path)
+    if any(finding.severity == "error" for finding in findings):
+        text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
+        return [*findings, Finding("note", "recipe", text, "Mend the errors first.")], document
+    findings += _headers(document) + _tokenizer(document) + _exportable(document)
+    return findings + planned(path, document, asked), document
+
+
+def _bytes(document: Document, verify: str) -> list[Finding]:
+    """The checkpoint's and the data's files: whole by their directory, or by every byte with `--verify full`."""
+    findings = []
+    initial, data = document.get("initial_checkpoint_dir"), document.get("data.init_args.data_path")
+    if initial and (folder := checkpoint_folder(initial)).is_dir():
+        key, fix = "initial_checkpoint_dir", "Write the folder anew, or copy it again."
+        findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
+        if verify == "full" and (folder / RECEIPT).is_file():
+            from inheritune_lit.verify import check_files
+
+            findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
+        if verify == "full":
+            findings += _tried(key, "Use another checkpoint.", lambda: _check_finite(folder / WEIGHTS))
+    if verify == "full" and data and Path(str(data)).is_dir():
+        fix = "Copy the folder again, or prepare it again."
+        findings += _tried("data.init_args.data_path", fix, lambda: _hash_shards(Manifest(Path(str(data)))))
+    return findings
+
+
+def _tried(key: str, fix: str, check: Callable[[], object]) -> list[Finding]:
+    try:
+        check()
+    except InheritError as error:
+        return [Finding("error", key, str(error), fix)]
+    return []
+
+
+def _check_finite(path: Path) -> None:
+    from inheritune_lit.checkpoint.finite import check_finite
+    from inheritune_lit.checkpoint.weights import Weights
+
+    for name, tensor in Weights(path).items():
+        check_finite(tensor, name, path)
+
+
+def _hash_shards(manifest: Manifest) -> None:
+    manifest.check_files()
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            if (found := sha256_file(manifest.folder / shard.path)) != shard.sha256:
+                raise InheritError(
+                    f"{manifest.folder / shard.path} has SHA-256 {found[:16]}…, the manifest {shard.sha256[:16]}…."
+                )
+
+
+def _saving(document: Document) -> list[Finding]:
+    key, interval = "train.save_interval", document.get("train.save_interval")
+    steps = _steps(document)
+    if not document.states(key) or not steps:  # what is left out was said already
+        return []
+    if interval is None or (isinstance(interval, int) and interval >= steps):
+        text = f"It is {'null' if interval is None else interval}, of {steps:,} steps: the run saves at its end only."
+        fix = f"Write {max(1, steps // 20)} or so, if the run takes longer than you want to lose."
+        return [Finding("note" if steps < 100 else "warning", key, text, fix)]
+    return []
+
+
+def _steps(document: Document) -> int | None:
+    values = [document.get(f"train.{key}") for key in ("max_tokens", "global_batch_size", "max_seq_length")]
+    if not all(isinstance(value, int) and value > 0 for value in values):
+        return None
+    return int(values[0] // (values[1] * values[2]))
+
+
+def _gpus(document: Document, asked: Asked) -> list[Finding]:
+    """What litGPT's FSDP wants: it runs on GPUs only, and shards within all those that are visible."""
+    stated, nodes = machines(document, asked.devices, asked.nodes)
+    if not isinstance(stated, int) or not isinstance(nodes, int):
+        return []
+    names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus(len(names))
+    where = "of this machine" if setting is None else f"that CUDA_VISIBLE_DEVICES={setting} leaves"
+    if stated > 1 and visible < stated:
+        text = f"It is {stated}, and there are {visible} GPUs {where}: litGPT's FSDP runs on GPUs only."
+        return [Finding("error", "devices", text, f"Write {max(1, visible)}, or run it where they are.")]
+    if stated * nodes > 1 and visible and (stated * nodes) % visible:
+        text = f"{stated * nodes} processes on nodes with {visible} GPUs {where}: HYBRID_SHARD refuses it."
+        fix = f"Set CUDA_VISIBLE_DEVICES={','.join(map(str, range(stated)))}, or use all {visible}."
+        return [Finding("error", "devices", text, fix)]
+    return []
+
+
+def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
+    """The run's folder: free, writable, and of this recipe."""
+    run, key = asked.run, "out_dir"
+    place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.exists())
+    if not os.access(place, os.W_OK):
+        return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
+    if place != run.absolute():
+        return []
+    try:
+        with run_lock(run, wait):
+            pass
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Or choose another out_dir.")]
+    record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
+    if asked.restart:
+        return []
+    if record is None:
+        if holds_others(run):
+            text = f"{run} holds something that `inheritune pretrain` did not write."
+            return [Finding("error", key, text, "Choose another out_dir, or move it away.")]
+        return []
+    try:
+        before = read_record(record)["recipe"]
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Or choose another out_dir.")]
+    if lines := differences(fixed(before), fixed(document.content)):
+        text = f"{run} holds a run of another recipe: {'; '.join(lines)}."
+        return [Finding("error", key, text, "Choose another out_dir, or pass --restart to begin it anew.")]
+    return []
+
+
+def _headers(document: Document) -> list[Finding]:
+    """The initial checkpoint's tensors beside its model_config.yaml, by name and shape."""
+    from inheritune_lit.checkpoint.folder import check_names_and_shapes, load_config
+    from inheritune_lit.checkpoint.weights import Weights
+
+    if not (initial := document.get("initial_checkpoint_dir")) or not (folder := checkpoint_folder(initial)).is_dir():
+        return []
+    return _tried(
+        "initial_checkpoint_dir",
+        "Write it anew with `inheritune surgery`.",
+        lambda: check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder),
+    )
+
+
+def _exportable(document: Document) -> list[Finding]:
+    """What `inheritune export` would refuse at the end, for all that is known now: config.json and the tokenizer."""
+    from litgpt.config import Config
+
+    from inheritune_lit.data.encoding import check_rows
+    from inheritune_lit.export.tensors import check_describes, read_hf_config
+
+    if not (stated := document.get("tokenizer_dir")) or not (folder := checkpoint_folder(stated)).is_dir():
+        return []
+    model = document.get("model_config")
+    config = Config(**model) if model else Config.from_name(document.get("model_name"))
+
+    def describes() -> None:
+        path = folder / HF_CONFIG
+        if path.is_file() and not is_plain_llama(read_json(path, "Hugging Face config"), config):
+            check_describes(read_hf_config(folder, config), config, folder)
+
+    def rows() -> None:
+        check_rows(_opened(folder), config.padded_vocab_size, folder)
+
+    fix = "Export would refuse it after the training: name the folder that surgery wrote, or mend that file."
+    return _tried("tokenizer_dir", fix, describes) + _tried("tokenizer_dir", fix, rows)
+
+
+def _tokenizer(document: Document) -> list[Finding]:
+    """PackedTokens' own checks: the tokenizer of the data is the checkpoint's."""
+    settings, tokenizer_dir = document.get("data.init_args"), document.get("tokenizer_dir")
+    if not settings or not Path(str(settings.get("data_path"))).is_dir() or not tokenizer_dir:
+        return []
+    if not (folder := checkpoint_folder(tokenizer_dir)).is_dir():
+        return []
+    from inheritune_lit.data import PackedTokens
+
+    def connect() -> None:
+        data, length = PackedTokens(Path(str(settings["data_path"]))), document.get("train.max_seq_length")
+        data.connect(_opened(folder), 1, length)
+
+    return _tried("data.init_args.data_path", "Prepare the data with the model's tokenizer.", connect)
+
+
+def _opened(folder: Path) -> Any:
+    """litGPT's Tokenizer of a folder."""
+    from inheritune_lit.data.tokenizer import Tokenizer
+
+    try:
+        return Tokenizer(folder)
+    except Exception as error:  # litGPT's and tokenizers' own, of any kind
+        raise InheritError(f"litGPT can't read the tokenizer in {folder}: {error}") from error

@@ -1,0 +1,52 @@
+"""The folder that a run starts from: bare weights, and not what `litgpt pretrain` saves as it goes."""
+
+import pickletools
+import zipfile
+from pathlib import Path
+
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.checkpoint.weights import Weights, not_whole
+from inheritune_lit.recipes.check.findings import Finding
+from inheritune_lit.runs.folder import MODEL
+
+
+def no_start(key: str, folder: Path) -> list[Finding]:
+    """What of a folder litGPT can't start from: no weights, or those of a run, with its optimizer beside them."""
+    if not (folder / WEIGHTS).is_file():
+        here = next(
+            (place for place in (folder / MODEL, *sorted(folder.iterdir())) if (place / WEIGHTS).is_file()), None
+        )
+        fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
+        return [Finding("error", key, f"{folder} holds no {WEIGHTS}.", f"Write {here}." if here else fix)]
+    try:
+        if not _is_wrapped(folder / WEIGHTS):
+            return []
+        Weights(folder / WEIGHTS)  # what is hostile or damaged is told as that
+    except InheritError as error:
+        return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
+    text = (
+        f"{folder / WEIGHTS} holds a run's state: its model, optimizer and counters. litGPT starts from bare weights."
+    )
+    ended, make = (
+        folder.parent / MODEL,
+        f"`inheritune surgery {folder} --layers ::1 --out_dir NEW_DIR` writes these alone.",
+    )
+    fix = f"Write {ended}, the weights at the run's end" if (ended / WEIGHTS).is_file() else ""
+    step = folder.parent / "weights" / folder.name.removeprefix("step-")  # as --keep_last leaves it
+    if folder.name != "final" and (step / WEIGHTS).is_file():
+        fix = f"Write {step}, a copy of the weights alone"
+    return [Finding("error", key, text, f"{fix}; or {make}" if fix else make)]
+
+
+def _is_wrapped(path: Path) -> bool:
+    """Whether a checkpoint file holds `{"model": …}`, as `litgpt pretrain` saves it.
+
+    litGPT itself starts from bare weights only. Tells by the strings of its pickle, of which nothing is run; no torch.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return any(argument == "model" for _, argument, _ in pickletools.genops(archive.read(name)))
+    except Exception as error:  # whatever a damaged archive or pickle causes; StopIteration without a pickle
+        raise not_whole(path, error, f"{path} is not a whole PyTorch checkpoint ({error}).") from error

@@ -1,0 +1,126 @@
+"""Surgery: a shorter litGPT checkpoint out of blocks of a reference checkpoint, its embeddings, final norm and head.
+
+`python -m inheritune_lit.surgery SOURCE_DIR --layers 13 --out_dir OUT_DIR` is step 1 of Inheritune (arXiv 2404.08634,
+Algorithm 1), and `--start` makes the starts to compare it with. What the target is, `target` plans; only this module
+writes files. Importing it imports neither torch nor litGPT.
+"""
+
+import shlex
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.folders import InheritError, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.checkpoint.copy import copy_tensors
+from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, copy_tokenizer, versions
+from inheritune_lit.surgery.origins import summary
+from inheritune_lit.surgery.starts import Head, Start
+from inheritune_lit.surgery.target import Plan, make_plan
+
+
+def surgery(
+    source_dir: Path,
+    *,
+    layers: str | None = None,
+    out_dir: Path,
+    start: Start = "inherit",
+    target_dir: Path | None = None,
+    head: Head = "target",
+    seed: int = 42,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    check_finite: bool = True,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a shorter checkpoint: chosen blocks of a reference with its embeddings, final norm and head.
+
+    The result is a litGPT checkpoint folder that every litGPT command accepts, with a Hugging Face config.json that
+    tells its true depth and a receipt, inheritance.json. `inheritune verify` checks a folder against its receipt.
+
+    Arguments:
+        source_dir: A litGPT checkpoint folder: downloaded, converted, or saved by `litgpt pretrain`.
+        layers: Which blocks of the reference to keep: 13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every
+            second), or a list of these, as in 0-10,22-25. For last, middle, every-other, the stackings and grow: the
+            number of blocks of the result.
+        out_dir: The folder to write. It appears when it is whole.
+        start: inherit, or a start to compare it with: random (litGPT's own initialisation), attention, mlp or
+            attention+mlp (only these of the blocks, the first two with the blocks' norms; the rest random), stacking
+            (all blocks of SOURCE_DIR, a trained model of half the depth, twice), hybrid-stacking (the reference's first
+            half of --layers, twice), half-width (all blocks, half the channels and heads), last, middle, every-other
+            (which blocks), grow (--target_dir with the next blocks of the reference).
+        target_dir: For grow, the trained target that grows.
+        head: For grow, whose final norm and head to keep: the trained target's or the reference's (SOURCE_DIR's).
+            A token embedding that is tied to the head goes with it; one that isn't stays the trained target's.
+        seed: Of what is random, as `litgpt pretrain --seed` takes it.
+        dtype: Convert the weights to this type. Without it each tensor keeps its own; where there are several parents,
+            or random weights (float32), the widest of their types.
+        check_finite: Stop at a NaN or an infinity in a kept tensor. Off with --no-check_finite.
+        dry_run: Print what would be written, and write nothing.
+        overwrite: Replace OUT_DIR if it exists.
+    """
+    folders = [Path(source_dir), *([] if target_dir is None else [Path(target_dir)])]
+    plan = make_plan(folders[0], layers, dtype, start=start, seed=seed, target_dir=target_dir, head=head)
+    print(plan)
+    if dry_run:
+        return
+    refuse_to_replace(Path(out_dir), *folders)
+    with staging(Path(out_dir), overwrite=overwrite) as folder:
+        free = shutil.disk_usage(folder).free
+        if free < plan.bytes:
+            raise InheritError(f"{out_dir} needs {plan.bytes:,} bytes, its disk has {free:,} free. Free some space.")
+        write_target(plan, folder, check_finite=check_finite)
+    print(f"Wrote {out_dir}")
+
+
+def write_target(plan: Plan, folder: Path, *, check_finite: bool) -> None:
+    """Writes the target's files into an empty folder, the receipt last."""
+    _write_configs(plan, folder)
+    copy_tokenizer(plan.source_dir, folder)
+    weights_sha256 = copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)
+    receipt = {
+        "format": 1,
+        "kind": "surgery",
+        "source": {
+            "name": plan.source_dir.resolve().name,
+            "n_layer": plan.source_config.n_layer,
+            "fingerprint": None,  # of a random start, which takes no tensor of it
+        },
+        **{key: parent.entry for key, parent in plan.parents.items()},
+        "start": plan.start,
+        "blocks": plan.blocks,
+        "origins": summary(plan.origins),
+        "dtype": plan.dtype,
+        "seed": plan.seed,
+        "parameters": plan.parameters(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": versions(),
+        "files": {
+            path.name: {
+                "bytes": path.stat().st_size,
+                "sha256": weights_sha256 if path.name == WEIGHTS else sha256_file(path),
+            }
+            for path in sorted(folder.iterdir())
+        },
+    }
+    write_json(folder / RECEIPT, receipt)
+
+
+def _write_configs(plan: Plan, folder: Path) -> None:
+    import yaml
+
+    with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
+        yaml.dump(asdict(plan.config), file)
+    if plan.hf_config is not None:
+        write_json(folder / HF_CONFIG, plan.hf_config)
+    elif not gpt2.is_gpt2(plan.source_config):  # a GPT-2's follows from litGPT's Config
+        source = plan.source_dir / HF_CONFIG
+        print(f"{source} is missing: the target has none either, and can't be exported to Hugging Face until it has.")
+
+
+if __name__ == "__main__":
+    from inheritune_lit.__main__ import run
+
+    run(surgery, "python -m inheritune_lit.surgery")

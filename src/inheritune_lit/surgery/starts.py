@@ -1,0 +1,250 @@
+"""The starts to compare with: where each tensor of a target comes from, and the Config it makes.
+
+Pure functions on names, shapes and Configs; `surgery` opens the files and writes the target. Importing this module
+imports neither torch nor litGPT.
+
+| start | what it is |
+|---|---|
+| inherit | the blocks that `--layers` names, with the source's embeddings, final norm and head |
+| last, middle, every-other | the same with the source's last or middle N blocks, or with blocks 0, 2, 4 … |
+| random | litGPT's own initialisation, of the shape that inherit would have |
+| attention, mlp | of the blocks, only attention or only MLP is inherited, with the blocks' norms |
+| attention+mlp | both are inherited, without the blocks' norms |
+| stacking | all blocks of a trained model of n/2 blocks, twice |
+| hybrid-stacking | the source's first n/2 blocks, twice |
+| half-width | all blocks, cut to the first half of their channels and heads |
+| grow | a trained target of n blocks, and the next blocks of the reference it came from |
+
+What isn't inherited in the three ablations is what `random` would hold with the same seed. They keep the source's
+embeddings, final norm and head whichever part of the blocks they inherit: the paper asks what in a block is worth
+inheriting, and a head behind a norm that it was not trained with reads noise.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.folders import InheritError
+from inheritune_lit.surgery.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
+from inheritune_lit.surgery.origins import Cut, Origin, block_of, part_of
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.config import Config
+
+Start = Literal[
+    "inherit",
+    "random",
+    "attention",
+    "mlp",
+    "attention+mlp",
+    "stacking",
+    "hybrid-stacking",
+    "half-width",
+    "last",
+    "middle",
+    "every-other",
+    "grow",
+]
+Head = Literal["target", "reference"]
+SUBSETS: tuple[Start, ...] = ("inherit", "last", "middle", "every-other")
+"""The starts that are the source with some blocks taken out"""
+_INHERITED_PARTS = {"attention": ("attn", "norm"), "mlp": ("mlp", "norm"), "attention+mlp": ("attn", "mlp")}
+_HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size", "moe_intermediate_size")
+_HF_WIDTHS = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_kv_heads",
+    "intermediate_size",
+    "ffn_hidden_size",
+    "moe_intermediate_size",
+    "n_embd",
+    "n_head",
+    "n_inner",
+)
+
+
+def choose_blocks(start: Start, layers: str | None, n_layer: int, *, trained: int = 0) -> list[int]:
+    """For each block of the target, the number of the source's block that it comes from (or would, if it is random).
+
+    Args:
+        start: How the target starts.
+        layers: `--layers`: for most starts any of its forms, for those with a rule of their own a number of blocks.
+        n_layer: Blocks of the source.
+        trained: Blocks of the trained target, for `grow`.
+
+    Raises:
+        InheritError: `layers` is missing or does not fit the start.
+    """
+    defaults = {"half-width": n_layer, "every-other": (n_layer + 1) // 2, "stacking": 2 * n_layer}
+    if layers is None and start not in defaults:
+        raise InheritError(
+            f"--start {start} needs --layers, the blocks of the target. The source has {n_layer} blocks."
+        )
+    layers = str(defaults.get(start) if layers is None else layers).strip()
+    if start in ("inherit", "random", "half-width", *_INHERITED_PARTS):
+        return parse_layers(layers, n_layer)
+    if not layers.isdecimal():
+        raise InheritError(f"--layers {layers}: --start {start} chooses the blocks itself, and takes a number of them.")
+    count = int(layers)
+    least, most, why = {
+        "last": (1, n_layer, ""),
+        "middle": (1, n_layer, ""),
+        "every-other": (1, (n_layer + 1) // 2, ", of which every other is taken"),
+        "stacking": (2 * n_layer, 2 * n_layer, ", and all of them are stacked on themselves"),
+        "hybrid-stacking": (2, 2 * n_layer, ", of which the first half of --layers is taken twice"),
+        "grow": (trained + 1, n_layer, f", the trained target {trained}, and it takes the next ones"),
+    }[start]
+    if not least <= count <= most or (start == "hybrid-stacking" and count % 2):
+        even = "an even number " if start == "hybrid-stacking" else ""
+        expected = f"{even}{least} to {most}" if least < most else str(most) if least == most else "none possible"
+        raise InheritError(
+            f"--layers {count} does not fit --start {start}: expected {expected}. The source has {n_layer} blocks{why}."
+        )
+    first = {"last": n_layer - count, "middle": (n_layer - count) // 2}.get(start, 0)
+    if start in ("stacking", "hybrid-stacking"):
+        return list(range(count // 2)) * 2
+    step = 2 if start == "every-other" else 1
+    return list(range(first, first + step * count, step))
+
+
+def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Config":
+    """litGPT's Config of the target.
+
+    Raises:
+        InheritError: litGPT can't describe these blocks, or a width can't be halved.
+    """
+    config = slice_config(config, blocks)
+    if start in ("stacking", "hybrid-stacking"):  # an ordinary model of n blocks: each scales by its new position
+        options = {key: value for key, value in config.hf_config.items() if key != "layer_idx"}
+        return replace(config, hf_config=options)
+    if start != "half-width":
+        return config
+    widths = {key: getattr(config, key) for key in _HALVED if getattr(config, key) is not None}
+    odd = {key: value for key, value in widths.items() if value % 2}
+    if odd or config.latent_attention is not None:
+        what = ", ".join(f"{key} {value}" for key, value in odd.items()) or "latent attention"
+        raise InheritError(f"--start half-width can't halve {config.name}: {what}. Heads and query groups stay whole.")
+    return replace(config, **{key: value // 2 for key, value in widths.items()})
+
+
+def start_hf_config(
+    start: Start, hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]
+) -> dict[str, Any]:
+    """Hugging Face's config.json of the target; `config` is the source's.
+
+    Raises:
+        InheritError: the depth it states is not the source's.
+    """
+    sliced = slice_hf_config(hf_config, config, blocks)
+    return _halve_hf(sliced) if start == "half-width" else sliced
+
+
+def _halve_hf(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    halved = {key: value // 2 for key, value in hf_config.items() if key in _HF_WIDTHS and value is not None}
+    if isinstance(hf_config.get("text_config"), dict):
+        halved["text_config"] = _halve_hf(hf_config["text_config"])
+    return {**hf_config, **halved}
+
+
+def origins(
+    start: Start,
+    names: Iterable[str],
+    blocks: Sequence[int],
+    *,
+    trained: int = 0,
+    head: Head = "target",
+    tied: bool = False,
+) -> dict[str, Origin]:
+    """Target tensor name → where it comes from.
+
+    Args:
+        start: How the target starts.
+        names: The source's tensors.
+        blocks: What `choose_blocks` said.
+        trained: Blocks of the trained target, for `grow`.
+        head: Whose final norm and head a grown target gets.
+        tied: The source's head is its token embedding, which then goes with the head.
+    """
+
+    def origin(target: str, source: str) -> Origin:
+        in_block = target.startswith(BLOCK)
+        if start == "random" or (in_block and part_of(target) not in _INHERITED_PARTS.get(start, (part_of(target),))):
+            return Origin("random", target)
+        if start != "grow":
+            return Origin("source", source)
+        if in_block:
+            return Origin("target" if block_of(target) < trained else "source", source)
+        of_head = target.startswith(("lm_head.", "transformer.ln_f.", *(["transformer.wte."] if tied else [])))
+        return Origin("source" if of_head and head == "reference" else "target", source)
+
+    return {target: origin(target, source) for target, source in inherited_names(names, blocks).items()}
+
+
+def half_width(
+    origins: Mapping[str, Origin], shapes: Mapping[str, tuple[int, ...]], config: "Config"
+) -> dict[str, Origin]:
+    """The same origins, cut to the first half of the channels, heads, query groups and MLP units.
+
+    Args:
+        origins: Target tensor name → where it comes from, whole.
+        shapes: Target tensor name → its shape in the half-width model.
+        config: The half-width model's.
+    """
+    q, kv = config.n_head * config.head_size, config.n_query_groups * config.head_size
+    # rows of qkv: all heads' queries, then all groups' keys, then their values
+    qkv_rows = ((0, q), (2 * q, 2 * q + kv), (2 * q + 2 * kv, 2 * q + 3 * kv))
+
+    def cut(target: str) -> Cut:
+        whole: Cut = tuple(((0, size),) for size in shapes[target])
+        return (qkv_rows, *whole[1:]) if ".attn.qkv." in target else whole
+
+    return {target: replace(origin, cut=cut(target)) for target, origin in origins.items()}
+
+
+def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
+    """The weights that `litgpt pretrain --seed SEED` starts from on one CPU device: float32, the same to the bit.
+
+    On a GPU, litGPT draws them with the GPU's own generator: the same distribution, other numbers.
+    """
+    import torch
+    from lightning.fabric import Fabric, plugins
+
+    from inheritune_lit.gpt2.install import initialize_weights
+
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugins.environments.LightningEnvironment())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with fabric.init_module(empty_init=True):
+            model = gpt2.build(config)
+        initialize_weights(fabric, model, n_layer=config.n_layer, n_embd=config.n_embd)
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def check_growth(source: "Config", target: "Config") -> None:
+    """A trained target can take the next blocks of the source: everything but the depth is the same.
+
+    Raises:
+        InheritError: naming what differs.
+    """
+    expected = _computed(slice_config(source, range(min(target.n_layer, source.n_layer))))
+    found = _computed(target)
+    differences = [
+        f"{key} {found.get(key)!r}, expected {expected.get(key)!r}"
+        for key in {**expected, **found}
+        if key != "n_layer" and found.get(key) != expected.get(key)
+    ]
+    if differences:
+        raise InheritError(
+            f"--target_dir is another architecture than the first {target.n_layer} blocks of the source: "
+            f"{'; '.join(differences)}. Grow a target that was made from this source."
+        )
+
+
+def _computed(config: "Config") -> dict[str, Any]:
+    """What of a Config decides the model: not its names, and of hf_config only a GPT-2's options."""
+    settings = {key: value for key, value in asdict(config).items() if key not in ("name", "padding_multiple")}
+    options = settings.pop("hf_config")
+    return settings | (options | {"layer_idx": gpt2.layer_indices(config)} if gpt2.is_gpt2(config) else {})

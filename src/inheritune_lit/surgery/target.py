@@ -1,0 +1,243 @@
+"""The target: a plan of what surgery writes, made from the names, shapes and Configs of the checkpoints it is made of.
+
+Importing this module imports neither torch nor litGPT.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.checkpoint.copy import InMemory, Part, distinct
+from inheritune_lit.checkpoint.folder import (
+    HF_CONFIG,
+    MODEL_CONFIG,
+    WEIGHTS,
+    check_names_and_shapes,
+    expected_shapes,
+    load_config,
+    refuse_code,
+)
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.export.tensors import as_hf_config, check_describes
+from inheritune_lit.surgery.origins import Origin
+from inheritune_lit.surgery.plain_llama import is_plain_llama
+from inheritune_lit.surgery.starts import (
+    Head,
+    Start,
+    check_growth,
+    choose_blocks,
+    half_width,
+    origins,
+    random_state,
+    start_config,
+    start_hf_config,
+)
+
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
+RANDOM = "litGPT's initialisation"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A checkpoint folder that gives tensors."""
+
+    folder: Path
+    config: "Config"
+    weights: Weights
+
+    @classmethod
+    def open(cls, folder: Path) -> "Parent":
+        """Opens a checkpoint folder and checks names and shapes; reads no weights.
+
+        Raises:
+            InheritError: it is not a whole litGPT checkpoint.
+        """
+        config, weights = load_config(folder), Weights(folder / WEIGHTS)
+        check_names_and_shapes(weights, config, folder)
+        return cls(folder, config, weights)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The receipt's."""
+        return {
+            "name": self.folder.resolve().name,
+            "n_layer": self.config.n_layer,
+            "fingerprint": self.weights.fingerprint(),
+        }
+
+    @property
+    def tied(self) -> bool:
+        """Token embedding and head are one tensor."""
+        wte, head = "transformer.wte.weight", "lm_head.weight"
+        return head not in self.weights or self.weights.identity(wte) == self.weights.identity(head)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What surgery will write, known from names and shapes alone."""
+
+    start: Start
+    source_dir: Path
+    source_config: "Config"
+    parents: dict[str, Parent]
+    """Who gives tensors, by their key in the receipt: `source`, and `target`, which grows"""
+    blocks: list[int]
+    """For each block of the target, the source's block that it comes from, or would if it were not random"""
+    config: "Config"
+    hf_config: dict[str, Any] | None
+    """The target's config.json, if the source has one"""
+    origins: dict[str, Origin]
+    parts: dict[str, Part]
+    """Target tensor name → what is written; random tensors are on the meta device as yet"""
+    seed: int | None
+    """Of the random tensors, if there are any"""
+    dtype: str | None
+    """What was asked for"""
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts[name].numel * self.parts[name].dtype.itemsize for name in distinct(self.parts))
+
+    def parameters(self, *, embeddings: bool = True) -> int:
+        """Number of parameters; without embeddings, those of tokens and positions and the head are left out."""
+        return sum(
+            self.parts[name].numel
+            for name in distinct(self.parts)
+            if embeddings or not name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
+        )
+
+    def drawn(self) -> dict[str, Part]:
+        """The parts with the random tensors drawn: litGPT's whole initialisation is in memory with them, in float32."""
+        if self.seed is None:
+            return self.parts
+        random = InMemory(random_state(self.config, self.seed), RANDOM)
+        return {
+            name: replace(part, weights=random) if self.origins[name].giver == "random" else part
+            for name, part in self.parts.items()
+        }
+
+    def __str__(self) -> str:
+        dtypes = sorted({str(part.dtype).removeprefix("torch.") for part in self.parts.values()})
+        givers = Counter(origin.giver for origin in self.origins.values())
+        parents = {key: f"{parent.folder} ({parent.config.n_layer} blocks)" for key, parent in self.parents.items()}
+        rows = {
+            "start": self.start + ("" if self.seed is None else f", seed {self.seed}"),
+            "source": f"{self.source_dir} ({self.source_config.name}, {self.source_config.n_layer} blocks)",
+            **{key: text for key, text in parents.items() if key != "source"},
+            "blocks": f"{len(self.blocks)}: {', '.join(map(str, self.blocks))}",
+            "parameters": f"{self.parameters():,} ({self.parameters(embeddings=False):,} without embeddings and head)",
+            "tensors": f"{', '.join(f'{count} {giver}' for giver, count in givers.items())}; {', '.join(dtypes)}",
+            "bytes": f"{self.bytes:,} ({self.bytes / 2**30:.2f} GiB)",
+        }
+        return "\n".join(f"{key:<11} {value}" for key, value in rows.items())
+
+
+def make_plan(
+    source_dir: Path,
+    layers: str | None,
+    dtype: str | None,
+    *,
+    start: Start = "inherit",
+    seed: int = 42,
+    target_dir: Path | None = None,
+    head: Head = "target",
+) -> Plan:
+    """Opens the source and decides where each tensor of the target comes from; reads no weights.
+
+    Raises:
+        InheritError: the source is not a whole litGPT checkpoint, its config.json could make transformers run code, or
+            `layers` or the start does not fit it.
+    """
+    if not source_dir.is_dir():
+        raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
+    for folder in (source_dir, target_dir):
+        if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
+            raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
+    if not 0 <= seed < 2**32:
+        raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
+    if (start == "grow") != (target_dir is not None):
+        raise InheritError(
+            "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
+            f"got --start {start} with --target_dir {target_dir}."
+        )
+    refuse_code(source_dir)  # its config.json becomes the target's
+    config = load_config(source_dir)
+    parents = {} if start == "random" else {"source": Parent.open(source_dir)}
+    if target_dir is not None:
+        parents["target"] = Parent.open(target_dir)
+        check_growth(config, parents["target"].config)
+    trained = parents["target"].config.n_layer if target_dir is not None else 0
+    blocks = choose_blocks(start, layers, config.n_layer, trained=trained)
+    target_config = start_config(start, config, blocks)
+    shapes = expected_shapes(target_config)
+    names = parents["source"].weights if parents else expected_shapes(config)
+    tied = bool(parents) and parents["source"].tied
+    given = origins(start, names, blocks, trained=trained, head=head, tied=tied)
+    if start == "half-width":
+        given = half_width(given, shapes, target_config)
+    parts = _parts(given, parents, shapes, dtype)
+    assert {name: part.shape for name, part in parts.items()} == shapes, "the target is not the model of its Config"
+    is_random = any(origin.giver == "random" for origin in given.values())
+    return Plan(
+        start=start,
+        source_dir=source_dir,
+        source_config=config,
+        parents=parents,
+        blocks=blocks,
+        config=target_config,
+        hf_config=_hf_config(start, source_dir, config, target_config, blocks),
+        origins=given,
+        parts=parts,
+        seed=seed if is_random else None,
+        dtype=dtype,
+    )
+
+
+def _hf_config(
+    start: Start, source_dir: Path, config: "Config", target: "Config", blocks: list[int]
+) -> dict[str, Any] | None:
+    """The target's config.json, which is the model that is trained: export would find out only after the training."""
+    path = source_dir / HF_CONFIG
+    if not path.is_file():
+        return None
+    hf_config = start_hf_config(start, read_json(path, "Hugging Face config"), config, blocks)
+    if is_plain_llama(hf_config, target):
+        return hf_config
+    try:
+        check_describes(as_hf_config(hf_config, target, path), target, source_dir)
+    except InheritError as error:
+        raise InheritError(
+            f"The target could not be exported to Hugging Face: {error} Mend {path}, or remove it to go without."
+        ) from error
+    return hf_config
+
+
+def _parts(
+    given: Mapping[str, Origin],
+    parents: Mapping[str, Parent],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str | None,
+) -> dict[str, Part]:
+    """Target tensor name → where it is read and what it becomes."""
+    import torch
+
+    fresh = {name: torch.empty(shape, device="meta", dtype=torch.float32) for name, shape in shapes.items()}
+    givers: dict[str, Weights | InMemory] = {key: parent.weights for key, parent in parents.items()}
+    givers["random"] = InMemory(fresh, RANDOM)
+    parts = {
+        name: Part(givers[origin.giver], origin.name, givers[origin.giver].dtype(origin.name), origin.cut)
+        for name, origin in given.items()
+    }
+    floating = [part.dtype for part in parts.values() if part.dtype.is_floating_point]
+    common = None if dtype is None else getattr(torch, dtype)
+    if common is None and len({origin.giver for origin in given.values()}) > 1:
+        common = reduce(torch.promote_types, floating)  # the widest rounds nothing, and a model computes in one
+    if common is None:
+        return parts
+    return {name: replace(part, dtype=common) if part.dtype.is_floating_point else part for name, part in parts.items()}
