@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import read_json
-from inheritune_lit.checkpoint.folder import versions
+from inheritune_lit.base.files import read_json
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.demo.grow_demo import grow_command, make_inputs
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.grow.measure import WINDOWS, read_losses

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate.cloze import make_cloze, write_cloze
 
 LINES = [f"line {i} has a few words more than four" for i in range(30)]

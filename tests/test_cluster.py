@@ -11,7 +11,7 @@ import pytest
 from conftest import write_bpe
 from test_prepare import DOCUMENTS, bytes_of, jsonl
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.prepare.command import prepare
 
 TASKS = 4

@@ -65,7 +65,7 @@ def test_a_value_that_is_none_of_a_few(config: bool, tmp_path: Path, capsys: pyt
 
 
 def test_flags_may_stand_without_a_value() -> None:
-    from inheritune_lit.__main__ import _spell_out_flags
+    from inheritune_lit.base.command_line import _spell_out_flags
 
     def command(dry_run: bool = False, check_finite: bool = True, name: str = "") -> None: ...
 
@@ -76,7 +76,7 @@ def test_flags_may_stand_without_a_value() -> None:
 
 
 def test_several_values_make_a_list() -> None:
-    from inheritune_lit.__main__ import _join_list
+    from inheritune_lit.base.command_line import _join_list
 
     def command(runs: list[str], out_dir: str = "", overwrite: bool = False) -> None: ...
     def other(run: str, out_dir: str = "") -> None: ...

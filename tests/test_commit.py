@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-from inheritune_lit.base.folders import (
-    InheritError,
-    InUse,
-    locked,
-    read_json,
-    refuse_to_replace,
-    sha256_file,
-    staging,
-    write_json,
-)
+from inheritune_lit.base.errors import InheritError, InUse
+from inheritune_lit.base.files import read_json, sha256_file, write_json
+from inheritune_lit.base.folders import locked, refuse_to_replace, staging
 
 
 def test_appears_whole(tmp_path: Path) -> None:

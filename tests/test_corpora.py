@@ -12,7 +12,7 @@ import zstandard
 from conftest import ROOT
 from test_prepare import bytes_of, jsonl
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.inspect import document_lengths
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.prepare.command import prepare

@@ -10,7 +10,7 @@ from conftest import make_checkpoint, make_tokenizer, make_tokens
 from matplotlib.image import imread
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.demo import after, demo, stages
 from inheritune_lit.demo.figure import draw

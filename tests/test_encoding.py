@@ -9,7 +9,8 @@ import pytest
 from conftest import TEXTS, write_bpe, write_sentencepiece
 from litgpt.tokenizer import Tokenizer as LitGPTTokenizer
 
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.data.encoding import Encoder, identity, is_tokenizer_of, open_tokenizer, vocabulary_size
 from inheritune_lit.data.tokenizer import Tokenizer
 

@@ -25,7 +25,7 @@ from questions import SUBJECTS, write_data
 from test_export import LLAMA, make_reference
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from inheritune_lit.base.folders import InheritError, InUse
+from inheritune_lit.base.errors import InheritError, InUse
 from inheritune_lit.evaluate import command, harness
 from inheritune_lit.evaluate.command import evaluate
 from inheritune_lit.evaluate.harness import DataOptions, ModelOptions, check_data, load_task, task_config

@@ -13,13 +13,14 @@ from conftest import TEXTS, make_checkpoint, make_tokenizer, write_bpe
 from safetensors.torch import load_file, save_file
 
 from inheritune_lit.base import folders
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export import parity, reload, tensors
 from inheritune_lit.export.command import export, export_checkpoint
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.verify import load_model, verify
+from inheritune_lit.verify import verify
 
 WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
 LLAMA = {

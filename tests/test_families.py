@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, make_checkpoint, write_bpe
 from litgpt.config import Config, configs
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export_checkpoint
 from inheritune_lit.surgery.command import surgery

@@ -16,8 +16,9 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from faults.small import same_state
 
-from inheritune_lit.base.folders import InheritError
-from inheritune_lit.checkpoint.folder import WEIGHTS, read_receipt
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export_checkpoint
@@ -25,7 +26,7 @@ from inheritune_lit.pretrain import Options, preflight, train
 from inheritune_lit.pretrain.command import summary
 from inheritune_lit.runs.folder import RUN_RECIPE, _read_log, read_run
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.verify import check_files, verify
+from inheritune_lit.verify import verify
 
 STEPS, BATCH, LENGTH = 8, 4, 16
 HALF_WAY = "step-00000004"

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from inheritune_lit import gpt2
 from inheritune_lit.checkpoint.folder import load_config
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.evaluate import validation_loss, validation_windows
 from inheritune_lit.gpt2.install import initialize_weights
-from inheritune_lit.verify import load_model
 
 BATCH_OF_TWO_RANKS = torch.cat([TOKENS, TOKENS[:1].flip(1)])
 

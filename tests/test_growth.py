@@ -20,9 +20,11 @@ from litgpt.config import Config
 from matplotlib.image import imread
 
 from inheritune_lit import gpt2
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.figure import spread
-from inheritune_lit.base.folders import InheritError, read_json, sha256_file, write_json
+from inheritune_lit.base.files import read_json, sha256_file, write_json
 from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.demo.grow_demo import train_tokenizer
 from inheritune_lit.evaluate import ValidationLoss, all_windows
@@ -32,7 +34,6 @@ from inheritune_lit.grow import run as growth_run
 from inheritune_lit.grow.decision import decide, next_blocks
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.runs.folder import read_run
-from inheritune_lit.verify import load_model
 
 MODEL = asdict(Config.from_name("pythia-14m", **ARCHITECTURES["gpt2"][1]))
 

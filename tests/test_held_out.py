@@ -12,13 +12,13 @@ import torch
 from conftest import make_checkpoint, make_tokenizer
 
 from inheritune_lit.analyze import Settings, measure
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.evaluate import validation_windows
 from inheritune_lit.evaluate.command import evaluate
 from inheritune_lit.evaluate.held_out import domain_windows, held_out_loss
 from inheritune_lit.evaluate.subject import find
 from inheritune_lit.prepare.command import prepare
-from inheritune_lit.verify import load_model
 
 
 @pytest.fixture(scope="module")

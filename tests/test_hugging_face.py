@@ -12,7 +12,7 @@ import yaml
 from conftest import make_checkpoint, write_bpe
 from safetensors.torch import save_file
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate.harness import ModelOptions, load_model
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.card import check_metadata

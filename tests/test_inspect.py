@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_tokenizer
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.inspect import document_lengths, domain_shares, inspect
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import epoch_order

@@ -21,8 +21,11 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from test_watch import line
 
-from inheritune_lit.base.folders import InheritError, locked
-from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import locked
+from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS
+from inheritune_lit.checkpoint.model import load_model
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Unreadable, Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
@@ -34,7 +37,6 @@ from inheritune_lit.pretrain.retention import stays, tidy
 from inheritune_lit.pretrain.settings import settings_of
 from inheritune_lit.pretrain.windows import windows_of
 from inheritune_lit.runs.folder import read_run
-from inheritune_lit.verify import check_files, load_model
 
 STEPS, BATCH, LENGTH = 24, 4, 16
 

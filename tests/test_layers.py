@@ -1,6 +1,6 @@
 import pytest
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.surgery.layers import parse_layers
 
 

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from test_prepare import bytes_of, documents_of, jsonl, run
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.prepare.listing import list_files
 from inheritune_lit.prepare.sources import CorpusReader

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate import ValidationLoss, validation_loss
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from inheritune_lit.base.folders import InheritError
-from inheritune_lit.data.manifest import Manifest, differences, plan_of
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.data.manifest import Manifest, plan_of
 
 Change = Callable[[dict[str, Any]], None]
 

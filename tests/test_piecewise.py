@@ -11,7 +11,7 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.piecewise import PIECES, litgpt_file, piece
 from inheritune_lit.recipes.parse import parse_recipe
 

@@ -14,7 +14,7 @@ from litgpt.config import Config
 from litgpt.model import GPT
 from test_validate import shards
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.gpt2 import build
 from inheritune_lit.plan import plan, plan_recipe
 from inheritune_lit.plan.machines import GPUS

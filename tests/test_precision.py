@@ -15,7 +15,8 @@ from inheritune_lit.analyze import analyze
 from inheritune_lit.base import precision
 from inheritune_lit.demo import stages
 from inheritune_lit.grow import grow
-from inheritune_lit.pretrain.preflight import Asked, preflight
+from inheritune_lit.pretrain.preflight import preflight
+from inheritune_lit.pretrain.request import Asked
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.validate import validate_file
 

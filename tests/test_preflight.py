@@ -18,16 +18,19 @@ import torch
 import yaml
 from conftest import ROOT, make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.base.folders import InheritError, locked, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json
+from inheritune_lit.base.folders import locked
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.plan import machines, memory
 from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.pretrain import disk_and_memory
 from inheritune_lit.pretrain import preflight as checks
 from inheritune_lit.pretrain.command import pretrain
-from inheritune_lit.pretrain.preflight import Asked, preflight
+from inheritune_lit.pretrain.preflight import preflight
+from inheritune_lit.pretrain.request import Asked
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import packed_tokens, pretrain_settings
-from inheritune_lit.recipes.parse import read_document
 from inheritune_lit.surgery.command import surgery
 
 

@@ -18,7 +18,7 @@ from conftest import TEXTS, write_bpe, write_sentencepiece
 from litgpt import Tokenizer
 from test_encoding import write_words
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.prepare.shards import split_of

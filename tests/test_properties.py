@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.manifest import Manifest, Shard, Split
 from inheritune_lit.data.order import GlobalOrder, Windows, epoch_order
 from inheritune_lit.prepare.sampling import MARGIN, Budget, cut

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.published import LOSS_TABLES, SCORE_TABLES, losses, read, scores
 
 LOW_DATA, FINEWEB = scores("low_data"), scores("fineweb_edu")

@@ -17,7 +17,7 @@ import yaml
 from matplotlib.image import imread
 
 from inheritune_lit import published
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.report import report
 from inheritune_lit.report.plots import shortened
 from inheritune_lit.report.score_tables import scores_table

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inheritune_lit.base.folders import InheritError, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json
 from inheritune_lit.runs.folder import read_run, share_of_training
 
 HEADER = "iter,loss,step,total_tokens,val_loss\n"
@@ -94,7 +95,7 @@ def test_what_is_no_run(tmp_path: Path, run: Path) -> None:
 
 
 def test_results_lie_beside_a_runs_model(tmp_path: Path) -> None:
-    from inheritune_lit.checkpoint.folder import results_dir
+    from inheritune_lit.runs.folder import results_dir
 
     for folder in (tmp_path / "run/model", tmp_path / "other/model"):
         folder.mkdir(parents=True)

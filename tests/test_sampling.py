@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.prepare.sampling import SPACE, Budget, Cut, cut, rate_for, sample_hash
 from inheritune_lit.prepare.shards import split_of
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from datatrove.data import Document
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.encoding import open_tokenizer
 from inheritune_lit.prepare.listing import list_files
 from inheritune_lit.prepare.shards import ShardWriter, read_record

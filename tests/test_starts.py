@@ -13,11 +13,13 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.surgery.starts import random_state
-from inheritune_lit.verify import load_model, verify
+from inheritune_lit.verify import verify
 
 Tensors = dict[str, torch.Tensor]
 MakeCheckpoint = Callable[..., Path]

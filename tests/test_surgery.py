@@ -16,12 +16,14 @@ from conftest import ARCHITECTURES, make_checkpoint
 from litgpt.config import Config
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.finite import check_finite
 from inheritune_lit.checkpoint.read_ahead import read_ahead
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.verify import compare_logits, verify
+from inheritune_lit.surgery.compare import compare_logits
+from inheritune_lit.verify import verify
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -169,8 +171,8 @@ def test_verify_refuses_another_source(llama: Path, tmp_path: Path) -> None:
 
 
 def test_target_with_swapped_blocks_is_caught(llama: Path, tmp_path: Path) -> None:
+    from inheritune_lit.surgery.compare import compare_tensors
     from inheritune_lit.surgery.starts import origins
-    from inheritune_lit.verify import compare_tensors
 
     surgery(llama, layers="2", out_dir=tmp_path / "target")
     target, source = Weights(tmp_path / "target/lit_model.pth"), Weights(llama / "lit_model.pth")

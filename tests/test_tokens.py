@@ -19,7 +19,7 @@ import yaml
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 from litgpt.tokenizer import Tokenizer
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.encoding import open_tokenizer
 from inheritune_lit.data.manifest import Manifest

@@ -12,12 +12,12 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import Document, read_document
 from inheritune_lit.recipes import copy, list_recipes
 from inheritune_lit.recipes.check.findings import Finding, report
 from inheritune_lit.recipes.check.validate import check_document, validate_file
 from inheritune_lit.recipes.listing import recipes, rows, shipped
-from inheritune_lit.recipes.parse import Document, read_document
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
 # The main recipe with ten things wrong: what stands there → what is put instead.

@@ -18,7 +18,8 @@ from conftest import make_tokenizer, make_tokens
 from faults.conftest import Fault
 from faults.injecting import Malice, flip
 from faults.small import make_recipe
-from inheritune_lit.base.folders import InheritError, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data import PackedTokens

@@ -12,11 +12,11 @@ from conftest import ARCHITECTURES
 from litgpt.config import Config
 
 from faults.small import make_recipe
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
 from inheritune_lit.pretrain.launch import Launch, Options
-from inheritune_lit.pretrain.preflight import Asked
+from inheritune_lit.pretrain.request import Asked
 from inheritune_lit.pretrain.settings import settings_of
-from inheritune_lit.recipes.parse import Document
 from inheritune_lit.surgery.starts import random_state
 
 SALLOC = {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "1"}

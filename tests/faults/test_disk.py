@@ -17,7 +17,7 @@ from faults.injecting import NOBODY, SmallDisk, ended, needs_mount, needs_root, 
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN
 from inheritune_lit.__main__ import main
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.surgery.command import surgery

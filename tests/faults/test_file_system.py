@@ -17,7 +17,9 @@ from faults.conftest import Fault
 from faults.small import make_recipe
 from inheritune_lit.__main__ import main
 from inheritune_lit.base import file_system
-from inheritune_lit.base.folders import InheritError, InUse, locked, staging, write_json_whole
+from inheritune_lit.base.errors import InheritError, InUse
+from inheritune_lit.base.files import write_json_whole
+from inheritune_lit.base.folders import locked, staging
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify

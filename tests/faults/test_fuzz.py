@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from conftest import make_checkpoint, make_tokenizer, make_tokens
 
-from inheritune_lit.base.folders import InheritError
-from inheritune_lit.checkpoint.folder import read_receipt
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.inspect import document_lengths
 from inheritune_lit.data.manifest import Manifest
@@ -26,7 +26,6 @@ from inheritune_lit.data.tokens import PackedTokens
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.runs.folder import read_run
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.verify import check_files
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "3000"))
 INSERTED = [b"\x00", b"\xff\xfe", b"NaN", b"{", b"]", b'"', b"1" * 5000, b"[" * 5000]

@@ -11,10 +11,10 @@ from test_recipes import COMMANDS, PRETRAIN, RECIPES
 
 from faults.conftest import Fault
 from inheritune_lit.__main__ import main
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.recipes.check.validate import check_document
-from inheritune_lit.recipes.parse import read_document
 
 OTHERS = [path for path in RECIPES if path not in PRETRAIN and path.parent.name in COMMANDS]
 SUITES = sorted((ROOT / "recipes/eval").glob("*.yaml"))

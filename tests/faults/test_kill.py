@@ -20,7 +20,8 @@ from conftest import TEXTS, make_checkpoint, write_bpe
 from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune, kill, kill_after, moments
 from faults.small import DEMO, make_recipe, recipe_to_kill, same_state
-from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.pretrain.resume import check
 from inheritune_lit.pretrain.settings import settings_of

@@ -10,7 +10,8 @@ import pytest
 from conftest import make_checkpoint, make_tokenizer
 
 from faults.conftest import Fault
-from inheritune_lit.base.folders import InheritError, staging
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import staging
 from inheritune_lit.demo.inputs import TEXT_FILE, write_text
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.surgery.command import surgery

@@ -15,8 +15,10 @@ from conftest import make_checkpoint
 
 from faults.conftest import Fault
 from faults.small import make_recipe
-from inheritune_lit.__main__ import COMMANDS, main, run
-from inheritune_lit.base.folders import InheritError, staging
+from inheritune_lit.__main__ import COMMANDS, main
+from inheritune_lit.base.command_line import run
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import staging
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.recipes.check.validate import validate_file

@@ -17,7 +17,8 @@ from faults.conftest import Fault, contents
 from faults.injecting import ended, inheritune
 from faults.small import make_recipe, same_state
 from faults.test_kill import TRAIN, trainings
-from inheritune_lit.base.folders import InheritError, locked
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import locked
 from inheritune_lit.grow import grow
 from inheritune_lit.pretrain import train
 from inheritune_lit.surgery.command import surgery

@@ -14,13 +14,15 @@ from conftest import make_checkpoint, write_bpe
 
 from faults.conftest import Fault
 from inheritune_lit.__main__ import main
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Unreadable
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.pretrain import resume
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.verify import load_model, verify
+from inheritune_lit.verify import verify
 
 FAULTS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 

@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, dynamic_module_utils
 
 from faults.conftest import Fault
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.evaluate import harness
 from inheritune_lit.evaluate.command import evaluate

@@ -8,8 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, write_json_whole
-from inheritune_lit.checkpoint.folder import find_checkpoint, results_dir
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json_whole
+from inheritune_lit.checkpoint.folder import find_checkpoint
+from inheritune_lit.runs.folder import results_dir
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +90,9 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
 
     from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
     from inheritune_lit.base.precision import in_fast_type
-    from inheritune_lit.checkpoint.folder import versions
+    from inheritune_lit.checkpoint.model import load_model
+    from inheritune_lit.checkpoint.receipt import versions
     from inheritune_lit.evaluate.loss import usable_device
-    from inheritune_lit.verify import load_model
 
     started = time.perf_counter()
     device = usable_device(None if device == "auto" else device)
@@ -199,7 +201,7 @@ def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
 
 def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int, str]":
     """Windows spread evenly over the validation split, in batches of up to 2,048 tokens; their T; the data's hash."""
-    from inheritune_lit.base.folders import sha256_file
+    from inheritune_lit.base.files import sha256_file
     from inheritune_lit.data.manifest import MANIFEST, Manifest
     from inheritune_lit.data.order import Windows
 

@@ -6,7 +6,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 
 def problem_of(path: str) -> str | None:

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.file_system import sync
-from inheritune_lit.base.folders import InheritError
 from inheritune_lit.checkpoint.finite import check_finite as refuse_not_finite
 from inheritune_lit.checkpoint.read_ahead import read_ahead
 from inheritune_lit.checkpoint.weights import Weights, zip_records

@@ -4,16 +4,16 @@ The folder is litGPT's (lit_model.pth, model_config.yaml, tokenizer files) plus 
 the true depth, and `inheritance.json`, the receipt: what came from where and how, with the SHA-256 of every file.
 """
 
-import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError, natural, read_json, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json
+from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.runs.folder import RUN_RECIPE
 
 if TYPE_CHECKING:
     from litgpt.config import Config
@@ -74,17 +74,6 @@ def find_checkpoint(path: Path) -> Path:
         f"This run has not ended; name one of its checkpoints: {', '.join(steps[-3:])}." if steps else "Check the path."
     )
     raise InheritError(f"{path} holds no litGPT checkpoint: no {WEIGHTS} in it, in model/ or in final/. {hint}")
-
-
-def results_dir(path: Path, what: str) -> Path:
-    """Where results about a checkpoint go: beside a run's model, as what is in its folder is copied with it.
-
-    Args:
-        path: A run or a checkpoint folder.
-        what: The results' folder: evaluation, analysis.
-    """
-    is_part = path.name in ("model", "final") and (path.parent / RUN_RECIPE).is_file()
-    return (path.parent if is_part else path) / what
 
 
 def load_config(folder: Path) -> "Config":
@@ -180,32 +169,3 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
             f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
             f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(problems[:5])}{more}."
         )
-
-
-def read_receipt(folder: Path) -> dict[str, Any]:
-    """The folder's receipt.
-
-    Raises:
-        InheritError: there is none, or it is not one of ours.
-    """
-    path = folder / RECEIPT
-    if not path.is_file():
-        raise InheritError(f"{folder} has no receipt ({RECEIPT}): it was not written by inheritune, or not to its end.")
-    receipt = read_json(path, "receipt")
-    files = receipt.get("files")
-    well_formed = isinstance(files, dict) and all(
-        Path(name).name == name != ".."
-        and len(name.encode(errors="replace")) < 256
-        and isinstance(entry, dict)
-        and type(entry.get("bytes")) is int
-        and type(entry.get("sha256")) is str
-        for name, entry in files.items()
-    )
-    if not well_formed:
-        raise InheritError(f"The receipt {path} does not list its files as plain names with bytes and sha256.")
-    return receipt
-
-
-def versions() -> dict[str, str]:
-    """The versions of what decides the bytes of our output."""
-    return {name: importlib.metadata.version(name) for name in ("inheritune_lit", "litgpt", "torch")}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import yaml
 
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 
 if TYPE_CHECKING:
     from litgpt.tokenizer import Tokenizer

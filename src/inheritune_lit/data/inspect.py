@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.text_table import aligned
 from inheritune_lit.data.manifest import TOKEN_BYTES, Manifest
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -134,19 +135,3 @@ def plan_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What the shards were made from and how, to compare with what is asked for now: settings, and file sizes."""
     plan = {name: manifest.get(name) for name in SETTINGS}
     return plan | {"files": {file["path"]: file["size"] for file in manifest.get("source", {}).get("files", [])}}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line for each value that differs, nested ones by their dotted name."""
-    lines = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += [f"{name}.{line}" for line in differences(old, new)]
-        elif old != new:
-            lines.append(f"{name}: {_shown(name in before, old)} before, {_shown(name in now, new)} now")
-    return lines
-
-
-def _shown(present: bool, value: Any) -> str:
-    return json.dumps(value) if present else "absent"

@@ -12,7 +12,7 @@ from litgpt.tokenizer import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.paths import problem_of
 from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_size
 from inheritune_lit.data.manifest import Manifest

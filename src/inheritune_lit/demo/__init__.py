@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, locked, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json
+from inheritune_lit.base.folders import locked
 from inheritune_lit.demo import after
 from inheritune_lit.demo.inputs import convert, fetch, write_text
 from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surgery, train

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inheritune_lit.analyze import FORMAT
-from inheritune_lit.base.folders import InheritError, read_json, sha256_file
-from inheritune_lit.checkpoint.folder import WEIGHTS, read_receipt
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, sha256_file
+from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.demo.inputs import run_module
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.export.command import CARD
 from inheritune_lit.runs.folder import MODEL
-from inheritune_lit.verify import check_files
 
 HELD_OUT = "hamlet.txt"
 QUESTIONS = 40

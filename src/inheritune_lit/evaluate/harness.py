@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, sha256_of
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_of
 from inheritune_lit.base.precision import in_fast_type
-from inheritune_lit.checkpoint.folder import RECEIPT, read_receipt, refuse_code
+from inheritune_lit.checkpoint.folder import RECEIPT, refuse_code
+from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
 from inheritune_lit.export.reload import from_folder
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.folder import load_config
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, usable_device, validation_loss
@@ -56,9 +57,9 @@ def held_out_loss(
         InheritError: there is no such device; the data are not for this model's tokenizer, or have no window of that
             length.
     """
+    from inheritune_lit.checkpoint.model import load_model
     from inheritune_lit.data.tokenizer import Tokenizer
     from inheritune_lit.data.tokens import PackedTokens
-    from inheritune_lit.verify import load_model
 
     device = usable_device(device)
     config = load_config(checkpoint)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, read_json, write_json_whole
-from inheritune_lit.data.manifest import differences
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.evaluate.suites import Suite, SuiteTask
 
 FORMAT = 2

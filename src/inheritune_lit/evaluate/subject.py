@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError, sha256_of
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_of
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
     MODEL_CONFIG,
@@ -12,14 +13,13 @@ from inheritune_lit.checkpoint.folder import (
     TOKENIZER_FILES,
     WEIGHTS,
     find_checkpoint,
-    read_receipt,
     refuse_code,
-    results_dir,
 )
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.tensors import weight_files
+from inheritune_lit.runs.folder import results_dir
 from inheritune_lit.runs.lineage import trained_with
-from inheritune_lit.verify import check_files
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.paths import meant
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.recipes.listing import shipped
-from inheritune_lit.recipes.parse import read_document
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from inheritune_lit.base.folders import InheritError, natural
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import natural
 from inheritune_lit.runs.folder import ranks_of, share_of_training
 from inheritune_lit.runs.lineage import Lineage
 

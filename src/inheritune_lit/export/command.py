@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from inheritune_lit.base.folders import InheritError, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
     RECEIPT,
     WEIGHTS,
@@ -19,9 +21,8 @@ from inheritune_lit.checkpoint.folder import (
     copy_tokenizer,
     find_checkpoint,
     load_config,
-    read_receipt,
-    versions,
 )
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt, versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
 from inheritune_lit.export.parity import check_export
@@ -29,7 +30,6 @@ from inheritune_lit.export.reload import Reloaded, attention_of
 from inheritune_lit.export.tensors import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
 from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
 from inheritune_lit.runs.lineage import Lineage, read_lineage
-from inheritune_lit.verify import check_files
 
 if TYPE_CHECKING:
     from litgpt.config import Config
@@ -234,6 +234,6 @@ def _check_room(folder: Path, weights: Weights) -> None:
 
 
 if __name__ == "__main__":
-    from inheritune_lit.__main__ import run
+    from inheritune_lit.base.command_line import run
 
     run(export, "python -m inheritune_lit.export.command")

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inheritune_lit.base.folders import InheritError, read_json, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, sha256_file, write_json
+from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
     MODEL_CONFIG,
@@ -16,8 +18,8 @@ from inheritune_lit.checkpoint.folder import (
     check_names_and_shapes,
     copy_tokenizer,
     refuse_code,
-    versions,
 )
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.tensors import weight_files
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, WEIGHTS, find_checkpoint, load_config
+from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.reload import SAMPLES, Reloaded, reload_in_new_process
-from inheritune_lit.verify import load_model
 
 if TYPE_CHECKING:
     import torch

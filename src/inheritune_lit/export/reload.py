@@ -1,8 +1,8 @@
 """What transformers makes of a Hugging Face folder, found out in a process of its own.
 
 `python -m inheritune_lit.export.reload FOLDER OUT` opens the folder as any user would, refuses what transformers only
-warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (safetensors). A process that has just written the
-model could answer from its memory; a new one can't.
+warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (safetensors). A process that has just
+written the model could answer from its memory; a new one can't.
 """
 
 import json
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, natural, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
+from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.folder import HF_CONFIG, refuse_code
 from inheritune_lit.export.tensors import weight_files
 

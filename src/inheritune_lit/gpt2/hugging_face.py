@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.gpt2.options import check, layer_indices
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from litgpt.model import GPT
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.gpt2.options import check, layer_indices
 
 

@@ -12,7 +12,7 @@ litGPT's parser rejects new fields of Config but keeps what `hf_config` holds, a
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 if TYPE_CHECKING:
     from litgpt.config import Config

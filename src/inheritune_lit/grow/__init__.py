@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from inheritune_lit.base.folders import InheritError, locked
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import locked
 from inheritune_lit.grow.stages import Comparison, Mode
 
 
@@ -53,12 +54,12 @@ def grow(
         compile: Whether litGPT compiles the model. On a CPU and for few steps it takes longer than it saves.
         dry_run: Print the stages, their sizes and the disk they take, and train nothing.
     """
+    from inheritune_lit.base.yaml_document import read_document
     from inheritune_lit.grow.inputs import check_recipe, check_reference, missing_data
     from inheritune_lit.grow.stages import make_settings, with_changes
     from inheritune_lit.recipes.check.findings import report as report_findings
     from inheritune_lit.recipes.check.keys import check_keys
     from inheritune_lit.recipes.check.validate import check_document, check_machine
-    from inheritune_lit.recipes.parse import read_document
 
     if steps is not None and steps < 1:
         raise InheritError(f"--steps {steps}: expected 1 or more.")

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.checkpoint.folder import find_checkpoint, load_config
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.grow.stages import Settings
 from inheritune_lit.recipes.check.findings import Finding, report
-from inheritune_lit.recipes.parse import Document
 
 NEEDED = (
     *("model_config.n_layer", "data.init_args.data_path", "train.max_tokens", "train.max_seq_length"),

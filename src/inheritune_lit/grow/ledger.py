@@ -8,9 +8,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-from inheritune_lit.base.folders import InheritError, read_json, write_json_whole
-from inheritune_lit.checkpoint.folder import versions
-from inheritune_lit.data.manifest import differences
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json_whole
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.pretrain.record import fixed
 
 LEDGER = "growth.json"

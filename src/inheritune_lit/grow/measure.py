@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, read_json, sha256_file, write_json_whole
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, sha256_file, write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
@@ -35,7 +36,7 @@ def measure(checkpoint: Path, data_path: Path, max_seq_length: int, batch_size: 
     """
     import torch
 
-    from inheritune_lit.verify import load_model
+    from inheritune_lit.checkpoint.model import load_model
 
     what = about(Weights(checkpoint / WEIGHTS).fingerprint(), sha256_file(data_path / MANIFEST), max_seq_length)
     try:

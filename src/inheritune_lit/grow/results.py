@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas, spread
-from inheritune_lit.base.folders import InheritError
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.checkpoint.folder import find_checkpoint
 from inheritune_lit.grow.ledger import LEDGER

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit import pretrain
-from inheritune_lit.base.folders import InheritError, sha256_file
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST

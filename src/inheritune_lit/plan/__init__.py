@@ -4,7 +4,7 @@ import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
 
 if TYPE_CHECKING:

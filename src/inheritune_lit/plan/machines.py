@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 
 @dataclass(frozen=True)

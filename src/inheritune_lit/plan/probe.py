@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

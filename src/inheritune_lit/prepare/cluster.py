@@ -12,7 +12,8 @@ from typing import Any
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
 
-from inheritune_lit.base.folders import InheritError, read_json, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json
 
 JOB = "slurm_job.json"
 

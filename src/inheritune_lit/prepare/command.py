@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import __version__
-from inheritune_lit.base.folders import InheritError, read_json, refuse_to_replace, staging, write_json_whole
-from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, differences, plan_of
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json_whole
+from inheritune_lit.base.folders import refuse_to_replace, staging
+from inheritune_lit.data.manifest import FORMAT, MANIFEST, TOKEN_BYTES, Manifest, plan_of
 from inheritune_lit.prepare.settings import check_numbers, command, hold_out, make_budget
 
 if TYPE_CHECKING:

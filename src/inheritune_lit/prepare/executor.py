@@ -21,8 +21,8 @@ from typing import Any
 from datatrove.executor.local import LocalPipelineExecutor
 from tqdm import tqdm
 
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.file_system import lock, unlock
-from inheritune_lit.base.folders import InheritError
 
 PATIENCE = 60  # seconds that workers of a killed run are given to notice it
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from datatrove.io import DataFolder, get_datafolder
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.prepare.file_names import (
     ARROW,
     EXPECTED,

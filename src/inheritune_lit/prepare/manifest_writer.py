@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json
 from inheritune_lit.base.text_table import aligned
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.prepare.shards import read_record

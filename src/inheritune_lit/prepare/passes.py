@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from inheritune_lit.base.folders import InheritError, read_json, write_json_whole
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.data.encoding import Encoder
 from inheritune_lit.prepare.cluster import make_executor, run_on_ray, run_on_slurm
 from inheritune_lit.prepare.cutting import ShardCutter

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 SPACE = 2**64  # of the hashes
 MARGIN = 1.25  # how much more than wanted is taken as candidates, because sizes of domains are estimates

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 if TYPE_CHECKING:
     from inheritune_lit.prepare.listing import Listing, SourceFile, Splits

@@ -12,8 +12,9 @@ from datatrove.io import get_datafolder
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.file_system import sync
-from inheritune_lit.base.folders import InheritError, read_json, sha256_file, write_json
+from inheritune_lit.base.files import read_json, sha256_file, write_json
 from inheritune_lit.data.encoding import Encoded, Encoder
 from inheritune_lit.prepare.executor import advance
 from inheritune_lit.prepare.listing import SourceFile

@@ -13,7 +13,7 @@ import orjson
 from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.prepare.compression import DAMAGE, decompressed, suffixes
 from inheritune_lit.prepare.executor import advance
 from inheritune_lit.prepare.file_names import ARROW, PARQUET, TEXT

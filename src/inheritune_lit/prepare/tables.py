@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import IO, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 # A document, or what is wrong with it: (line or row number, text, problem or None).
 Item = tuple[int, str, str | None]

@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
-from inheritune_lit.recipes.parse import Document
 
 if TYPE_CHECKING:
-    from inheritune_lit.pretrain.preflight import Asked
+    from inheritune_lit.pretrain.request import Asked
 
 # by which Lightning 2.6 finds Slurm, torchrun, LSF and MPI, and a process's rank
 NAMES = (

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.launch import Options
-from inheritune_lit.pretrain.preflight import Asked, preflight
+from inheritune_lit.pretrain.preflight import preflight
+from inheritune_lit.pretrain.request import Asked
 from inheritune_lit.pretrain.train import train
 from inheritune_lit.runs.folder import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 
@@ -52,8 +53,8 @@ def pretrain(
         launcher: What stands before Python, such as "srun --kill-on-bad-exit=1".
         grace: Seconds that the training has to stop by itself after SIGTERM.
     """
+    from inheritune_lit.base.yaml_document import read_document
     from inheritune_lit.recipes.check.findings import report
-    from inheritune_lit.recipes.parse import read_document
 
     counts = {"keep_last": keep_last, "keep_every": keep_every, "devices": devices, "nodes": nodes}
     for name, value in counts.items():

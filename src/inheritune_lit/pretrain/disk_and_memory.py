@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.record import BEFORE, gpu_names
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.parse import Document
 
 if TYPE_CHECKING:
-    from inheritune_lit.pretrain.preflight import Asked
+    from inheritune_lit.pretrain.request import Asked
 
 
 def planned(path: Path, document: Document, asked: "Asked") -> list[Finding]:

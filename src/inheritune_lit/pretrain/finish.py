@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, sha256_file, staging, write_json, write_json_whole
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file, write_json, write_json_whole
+from inheritune_lit.base.folders import staging
 from inheritune_lit.checkpoint.copy import Part, copy_tensors, distinct
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, versions
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check

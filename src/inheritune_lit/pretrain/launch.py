@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, write_json_whole
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
-from inheritune_lit.data.manifest import differences
 from inheritune_lit.pretrain import patched_litgpt, retention
 from inheritune_lit.pretrain.cluster import taken_away
 from inheritune_lit.pretrain.finish import bare_model

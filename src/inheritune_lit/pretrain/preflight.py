@@ -6,40 +6,28 @@ can only be computed for a recipe that litGPT accepts, follows.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from inheritune_lit.base.folders import InheritError, read_json, sha256_file
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, read_receipt
+from inheritune_lit.base.differences import differences
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, sha256_file
+from inheritune_lit.base.yaml_document import Document, read_document
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS
+from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
-from inheritune_lit.data.manifest import Manifest, differences
+from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.pretrain.cluster import check_cluster
 from inheritune_lit.pretrain.disk_and_memory import planned
 from inheritune_lit.pretrain.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
+from inheritune_lit.pretrain.request import Asked
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
 from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
 from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
-from inheritune_lit.recipes.parse import Document, read_document
 from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT
 from inheritune_lit.surgery.plain_llama import is_plain_llama
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line says beside the recipe."""
-
-    run: Path
-    devices: int | None = None
-    nodes: int | None = None
-    verify: Literal["sizes", "full"] = "sizes"
-    keep_last: int | None = None
-    keep_every: int | None = None
-    restart: bool = False
-    dry_run: bool = False
-    launcher: tuple[str, ...] = ()
 
 
 def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
@@ -74,7 +62,7 @@ def _bytes(document: Document, verify: str) -> list[Finding]:
         key, fix = "initial_checkpoint_dir", "Write the folder anew, or copy it again."
         findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
         if verify == "full" and (folder / RECEIPT).is_file():
-            from inheritune_lit.verify import check_files
+            from inheritune_lit.checkpoint.receipt import check_files
 
             findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
         if verify == "full":

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain.watch import Diverged, Progress, Waiting, Watch
 
 Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.finite import check_finite
 from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes
 from inheritune_lit.checkpoint.weights import Unreadable, Weights, not_whole, zip_records

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 VARIABLE = "INHERITUNE_SCHEDULE"
 

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 # One task a GPU: Fabric takes its ranks from Slurm, and srun hands a signal on to each. (torchrun would kill them 30 s
 # after it, in the middle of a save.) srun is told the CPUs again, as since Slurm 22.05 it does not take them from the
@@ -92,8 +92,8 @@ def launch_script(
 
 
 def _check_batch(recipe: Path, world_size: int) -> None:
+    from inheritune_lit.base.yaml_document import read_document
     from inheritune_lit.pretrain.schedule import accumulation
-    from inheritune_lit.recipes.parse import read_document
 
     train = read_document(recipe).get("train")
     if isinstance(train, dict) and {"global_batch_size", "micro_batch_size"} <= train.keys():

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.runs.folder import BEGINS, STEP, VALIDATION
 
 LOADING, FIRST_STEP, TRAINING = "loading", "first step", "training"

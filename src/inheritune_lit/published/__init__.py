@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 
 SCORE_TABLES = ("low_data", "fineweb_edu")
 LOSS_TABLES = ("gpt2_losses",)

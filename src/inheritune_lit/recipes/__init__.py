@@ -5,10 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.text_table import aligned
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
-from inheritune_lit.recipes.parse import read_document
 
 
 def list_recipes() -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from inheritune_lit import published
-from inheritune_lit.base.folders import InheritError, refuse_to_replace, staging
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import refuse_to_replace, staging
 
 PAGE, TEXT, PLOTS = "report.html", "report.md", "plots"
 

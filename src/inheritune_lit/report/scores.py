@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inheritune_lit import published
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate.cloze import CHOICES
 from inheritune_lit.report.subjects import Subject
 

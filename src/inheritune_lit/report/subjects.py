@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 from inheritune_lit.runs.folder import RUN_RECEIPT, RUN_RECIPE, Run, read_run
 
 RANDOM = "random"

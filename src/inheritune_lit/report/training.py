@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inheritune_lit import published
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.report.subjects import Subject
 from inheritune_lit.report.tables import (

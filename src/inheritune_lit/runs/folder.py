@@ -1,17 +1,23 @@
 """A run's folder, read: its recipe, its receipt, and its curves joined across resumes. Imports no torch."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
+
+if TYPE_CHECKING:
+    pass
+
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from pathlib import Path
-from typing import Any
 
 import yaml
-
-from inheritune_lit.base.folders import InheritError, read_json
 
 RUN_RECEIPT = "run.json"
 RUN_RECIPE = "recipe.yaml"
@@ -196,3 +202,14 @@ def _whole_rows(log: Path) -> list[dict[str, str]]:
     with log.open(newline="", encoding="utf-8") as file:
         lines = list(takewhile(lambda line: line.endswith("\n"), file))
     return list(csv.DictReader(lines))
+
+
+def results_dir(path: Path, what: str) -> Path:
+    """Where results about a checkpoint go: beside a run's model, as what is in its folder is copied with it.
+
+    Args:
+        path: A run or a checkpoint folder.
+        what: The results' folder: evaluation, analysis.
+    """
+    is_part = path.name in ("model", "final") and (path.parent / RUN_RECIPE).is_file()
+    return (path.parent if is_part else path) / what

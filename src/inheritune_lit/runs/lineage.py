@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.folders import read_json, sha256_file
+from inheritune_lit.base.files import read_json, sha256_file
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
-from inheritune_lit.recipes.parse import read_document
 from inheritune_lit.runs.folder import HYPERPARAMETERS, RUN_RECEIPT, RUN_RECIPE, run_folder
 
 

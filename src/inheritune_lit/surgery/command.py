@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.folders import InheritError, refuse_to_replace, sha256_file, staging, write_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.copy import copy_tensors
-from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, copy_tokenizer, versions
+from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, copy_tokenizer
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.surgery.origins import summary
 from inheritune_lit.surgery.starts import Head, Start
 from inheritune_lit.surgery.target import Plan, make_plan
@@ -121,6 +124,6 @@ def _write_configs(plan: Plan, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from inheritune_lit.__main__ import run
+    from inheritune_lit.base.command_line import run
 
     run(surgery, "python -m inheritune_lit.surgery")

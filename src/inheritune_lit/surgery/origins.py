@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from inheritune_lit.base.folders import InheritError, natural
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import natural
 from inheritune_lit.surgery.layers import BLOCK
 
 Giver = Literal["source", "target", "random"]

@@ -10,7 +10,8 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.folders import InheritError, read_json
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.copy import InMemory, Part, distinct
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import config_class
-from inheritune_lit.recipes.parse import Document
 
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "padded_vocab_size")
 

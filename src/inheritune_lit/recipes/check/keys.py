@@ -9,9 +9,9 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import PACKED, config_class, litgpt_module, packed_tokens, pretrain_settings
-from inheritune_lit.recipes.parse import Document
 
 
 def check_keys(document: Document) -> list[Finding]:

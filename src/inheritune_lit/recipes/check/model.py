@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.checkpoint.folder import PER_LAYER
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import check_gpt2, states_gpt2
 from inheritune_lit.recipes.check.numbers import in_range
 from inheritune_lit.recipes.litgpt_settings import config_class
-from inheritune_lit.recipes.parse import Document
 
 
 def check_model(document: Document) -> list[Finding]:

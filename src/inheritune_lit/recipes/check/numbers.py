@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import PACKED
-from inheritune_lit.recipes.parse import Document
 
 MOST = 2**62  # above that, litGPT's own arithmetic and torch's sizes overflow
 # Dotted key → the least and the most

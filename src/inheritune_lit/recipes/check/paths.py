@@ -3,8 +3,8 @@
 import os
 
 from inheritune_lit.base.paths import in_full, problem_of
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.parse import Document
 
 
 def check_paths(document: Document) -> list[Finding]:

@@ -4,7 +4,7 @@ import pickletools
 import zipfile
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights, not_whole
 from inheritune_lit.recipes.check.findings import Finding

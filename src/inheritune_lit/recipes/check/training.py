@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import states_gpt2
 from inheritune_lit.recipes.check.numbers import in_range
 from inheritune_lit.recipes.litgpt_settings import config_class, pretrain_settings
-from inheritune_lit.recipes.parse import Document
 
 ENOUGH = 4096  # no step has more GPUs, no micro-batch that fits more sequences: where the search for a number ends
 

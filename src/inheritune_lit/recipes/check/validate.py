@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from inheritune_lit.base.folders import InheritError
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import Document, read_document
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.parse import Document, parse_recipe, read_document
+from inheritune_lit.recipes.parse import parse_recipe
 
 # A setting that only the recipes of another command have
 OTHERS = {"recipe": "grow", "source_dir": "surgery", "input_dir": "prepare"}

@@ -1,0 +1,62 @@
+"""A checkpoint folder opened as litGPT's model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes, load_config
+from inheritune_lit.checkpoint.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.model import GPT
+
+
+def load_model(folder: Path) -> "GPT":
+    """The model over the mapped weights of a checkpoint folder, in evaluation mode.
+
+    Raises:
+        InheritError: its tensors are not those of its model_config.yaml, or their bytes not those that were saved.
+    """
+    import torch
+
+    config, weights = load_config(folder), Weights(folder / WEIGHTS)
+    check_names_and_shapes(weights, config, folder)
+    weights.check()
+    with torch.device("meta"):
+        model = gpt2.build(config)
+    model.load_state_dict(dict(weights), assign=True)
+    model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
+    return model.eval()
+
+
+def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
+    """Takes all but the given blocks out of a model's forward pass, in place; the others keep their numbers.
+
+    Raises:
+        InheritError: the blocks are not in ascending order, so that the reference can't run through them so.
+    """
+    import torch
+
+    if list(blocks) != sorted(blocks):
+        raise InheritError(f"Blocks {_ranges(blocks)} are not in the reference's order: its logits can't be compared.")
+
+    class Skip(torch.nn.Module):
+        def forward(self, x: "torch.Tensor", *_: object) -> "torch.Tensor":
+            return x
+
+    for i in set(range(len(model.transformer.h))) - set(blocks):
+        model.transformer.h[i] = Skip()
+
+
+def _ranges(blocks: Sequence[int]) -> str:
+    """[0, 1, 2, 5] → 0-2,5"""
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1].append(block)
+        else:
+            parts.append([block])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
