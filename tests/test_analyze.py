@@ -19,11 +19,11 @@ from inheritune_lit.analyze.measures import (
 )
 from inheritune_lit.analyze.walk import Walk, attention_of
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.checkpoint.model import keep_only, load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.evaluate import validation_loss
 from inheritune_lit.evaluate.held_out import held_out_loss
-from inheritune_lit.surgery.layers import parse_layers
 
 T = 20
 

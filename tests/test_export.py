@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from inheritune_lit.base import folders
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint import hugging_face
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.export import parity, reload, tensors
+from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export, export_checkpoint
 from inheritune_lit.prepare.command import prepare
 from inheritune_lit.surgery.command import surgery
@@ -122,7 +123,7 @@ def test_logits_are_litgpts(cut: Path, tmp_path: Path, in_this_process: None, dt
 def test_a_big_model_is_sharded(
     cut: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensors, "MAX_SHARD_SIZE", "50KB")
+    monkeypatch.setattr(hugging_face, "MAX_SHARD_SIZE", "50KB")
     receipt = export_checkpoint(cut, tmp_path / "out")
     assert receipt == json.loads((tmp_path / "out/inheritance.json").read_text())
     assert "model.safetensors.index.json" in receipt["files"]

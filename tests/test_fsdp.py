@@ -231,7 +231,7 @@ def check_after_training(run: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
     assert max(abs(training[step] - whole["training"][step]) for step in training) > 0.01
 
     monkeypatch.setattr(preflight, "gpu_names", lambda: ["NVIDIA H100"] * 2)
-    findings, _ = preflight.preflight(run / RUN_RECIPE, preflight.Asked(run, dry_run=True))
+    findings, _ = preflight.preflight(run / RUN_RECIPE, preflight.Request(run, dry_run=True))
     assert not [finding for finding in findings if finding.severity == "error"]
 
     surgery(run / "final", layers="1", out_dir=run.parent / "cut")

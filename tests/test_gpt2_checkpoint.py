@@ -17,12 +17,12 @@ from test_gpt2 import TOKENS, apart, config, hugging_face
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import load_config
+from inheritune_lit.checkpoint.layers import slice_config
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.plan.model import count_parameters, measured_flops, saved_for_backward
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.surgery.compare import compare_logits
-from inheritune_lit.surgery.layers import slice_config
 from inheritune_lit.verify import verify
 
 MakeCheckpoint = Callable[..., Path]

@@ -13,14 +13,14 @@ from conftest import make_checkpoint, write_bpe
 from safetensors.torch import save_file
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.hugging_face import weight_files
+from inheritune_lit.checkpoint.layers import with_old_rope
 from inheritune_lit.evaluate.harness import ModelOptions, load_model
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.card import check_metadata
 from inheritune_lit.export.command import export, export_checkpoint
 from inheritune_lit.export.convert_gpt2 import convert_gpt2
-from inheritune_lit.export.tensors import weight_files
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.surgery.layers import with_old_rope
 
 WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.surgery.layers import parse_layers
+from inheritune_lit.checkpoint.layers import parse_layers
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from inheritune_lit.checkpoint.folder import load_config
-from inheritune_lit.export.tensors import as_hf_config, check_describes
+from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 

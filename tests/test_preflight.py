@@ -28,7 +28,7 @@ from inheritune_lit.pretrain import disk_and_memory
 from inheritune_lit.pretrain import preflight as checks
 from inheritune_lit.pretrain.command import pretrain
 from inheritune_lit.pretrain.preflight import preflight
-from inheritune_lit.pretrain.request import Asked
+from inheritune_lit.pretrain.request import Request
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import packed_tokens, pretrain_settings
 from inheritune_lit.surgery.command import surgery
@@ -72,7 +72,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def found(recipe: dict[str, Any], tmp_path: Path, **asked: Any) -> dict[str, Finding]:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.dump(recipe, sort_keys=False))
-    findings, _ = preflight(path, Asked(Path(asked.pop("run", recipe["out_dir"])), **asked))
+    findings, _ = preflight(path, Request(Path(asked.pop("run", recipe["out_dir"])), **asked))
     return {finding.key: finding for finding in findings if finding.severity != "note"}
 
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.data.manifest import Manifest, Shard, Split
 from inheritune_lit.data.order import GlobalOrder, Windows, epoch_order
 from inheritune_lit.prepare.sampling import MARGIN, Budget, cut
-from inheritune_lit.surgery.layers import parse_layers
 
 settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")

@@ -18,6 +18,7 @@ from litgpt.args import TrainArgs
 from litgpt.config import Config
 from litgpt.pretrain import setup as litgpt_pretrain
 
+from inheritune_lit.checkpoint.layers import parse_layers, slice_config
 from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.gpt2 import build
 from inheritune_lit.grow import grow
@@ -26,7 +27,6 @@ from inheritune_lit.recipes.listing import parameters, recipes, rows, run_named,
 from inheritune_lit.recipes.render import render_all, render_readme
 from inheritune_lit.recipes.table import runs
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.surgery.layers import parse_layers, slice_config
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     **{".": litgpt_pretrain, "gpt2": litgpt_pretrain, "surgery": surgery, "data": prepare, "growth": grow}

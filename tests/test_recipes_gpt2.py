@@ -12,13 +12,13 @@ from conftest import ROOT, make_tokens, write_bpe
 from litgpt.config import Config
 from test_recipes import parse
 
+from inheritune_lit.checkpoint.layers import parse_layers, slice_config
 from inheritune_lit.gpt2 import build
 from inheritune_lit.published import losses
 from inheritune_lit.recipes import copy
 from inheritune_lit.recipes.listing import rows, shipped
 from inheritune_lit.recipes.table_gpt2 import TOKENIZER, Run, runs
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.surgery.layers import parse_layers, slice_config
 
 RUNS = list(runs())
 # blocks, heads, width, sequences a step, learning rate and its end; xlarge's last three are ours, as is large*'s batch

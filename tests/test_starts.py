@@ -102,7 +102,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
     import lightning
     from litgpt import pretrain
 
-    from inheritune_lit.gpt2.install import place
+    from inheritune_lit.gpt2.install import install_in_litgpt
 
     target = make(checkpoint(architecture), tmp_path / "target", start="random", layers="3", seed=7)
     config = Config.from_checkpoint(tmp_path / "target")
@@ -115,7 +115,7 @@ def test_random_is_the_initialisation_of_litgpt_pretrain(
         raise Caught
 
     caught: Tensors = {}
-    place()  # as the import of a recipe's data does
+    install_in_litgpt()  # as the import of a recipe's data does
     monkeypatch.setattr(pretrain.torch, "compile", catch)
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")  # which litGPT sets
     train = pretrain.TrainArgs(max_tokens=32, max_norm=1.0, tie_embeddings=False, lr_warmup_steps=0)

@@ -69,7 +69,7 @@ def test_per_layer_settings_follow_their_blocks(checkpoint: MakeCheckpoint, tmp_
 
 
 def test_dense_blocks_of_a_mixture_are_counted(checkpoint: MakeCheckpoint) -> None:
-    from inheritune_lit.surgery.layers import slice_config
+    from inheritune_lit.checkpoint.layers import slice_config
 
     config = Config.from_name(
         "Mixtral-8x7B-v0.1", **ARCHITECTURES["moe"][1], first_k_dense_replace=2, moe_intermediate_size=8

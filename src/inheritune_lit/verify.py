@@ -1,14 +1,10 @@
 """`inheritune verify`: is a checkpoint folder what its receipt says, and does it come from the source it names?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inheritune_lit.checkpoint.folder import RECEIPT
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.surgery.compare import verify_source
-
-if TYPE_CHECKING:
-    pass
 
 
 def verify(folder: Path, *, source: Path | None = None) -> None:

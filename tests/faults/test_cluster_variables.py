@@ -15,7 +15,7 @@ from faults.small import make_recipe
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
 from inheritune_lit.pretrain.launch import Launch, Options
-from inheritune_lit.pretrain.request import Asked
+from inheritune_lit.pretrain.request import Request
 from inheritune_lit.pretrain.settings import settings_of
 from inheritune_lit.surgery.starts import random_state
 
@@ -91,7 +91,7 @@ def test_what_the_training_sees(
 
 
 def said(launcher: str = "", **recipe: Any) -> list[tuple[str, str]]:
-    asked = Asked(Path("run"), launcher=tuple(launcher.split()))
+    asked = Request(Path("run"), launcher=tuple(launcher.split()))
     return [(f.severity, f"{f.problem} {f.fix}") for f in check_cluster(Document({"devices": 1, **recipe}), asked)]
 
 

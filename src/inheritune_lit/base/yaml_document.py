@@ -2,17 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from inheritune_lit.base.errors import InheritError
 
-if TYPE_CHECKING:
-    pass
 
-
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Reads 3e-4 and 8e9 as numbers, as litGPT's parser does and YAML 1.1 does not."""
 
     yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # noqa: RUF012
@@ -49,7 +46,7 @@ def read_document(path: Path) -> Document:
         InheritError: the file can't be read, is not YAML, or is not a mapping of settings.
     """
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         document = Document(loader.construct_document(node) if node else {})
     except OSError as error:

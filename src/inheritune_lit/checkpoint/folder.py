@@ -6,6 +6,7 @@ the true depth, and `inheritance.json`, the receipt: what came from where and ho
 
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, write_json
 from inheritune_lit.base.folders import natural
+from inheritune_lit.base.piecewise import by_pieces
 from inheritune_lit.checkpoint.weights import Weights
 
 if TYPE_CHECKING:
@@ -169,3 +171,10 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
             f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
             f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(problems[:5])}{more}."
         )
+
+
+def checkpoint_folder(value: Any) -> Path:
+    """A checkpoint's folder as litGPT looks for it: below checkpoints/ too."""
+    by_pieces()
+    folder: Path = import_module("litgpt.utils").extend_checkpoint_dir(Path(str(value)))
+    return folder

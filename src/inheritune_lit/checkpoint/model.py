@@ -41,7 +41,7 @@ def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
     import torch
 
     if list(blocks) != sorted(blocks):
-        raise InheritError(f"Blocks {_ranges(blocks)} are not in the reference's order: its logits can't be compared.")
+        raise InheritError(f"Blocks {ranges(blocks)} are not in the reference's order: its logits can't be compared.")
 
     class Skip(torch.nn.Module):
         def forward(self, x: "torch.Tensor", *_: object) -> "torch.Tensor":
@@ -51,7 +51,7 @@ def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
         model.transformer.h[i] = Skip()
 
 
-def _ranges(blocks: Sequence[int]) -> str:
+def ranges(blocks: Sequence[int]) -> str:
     """[0, 1, 2, 5] → 0-2,5"""
     parts: list[list[int]] = []
     for block in blocks:

@@ -2,21 +2,11 @@
 
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import read_json
-
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING
-
-from inheritune_lit.base.files import sha256_file
+from inheritune_lit.base.files import read_json, sha256_file
 from inheritune_lit.checkpoint.folder import RECEIPT
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:

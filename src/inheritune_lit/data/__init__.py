@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inheritune_lit.data.tokens import PackedTokens
 
-__all__ = ["PackedTokens"]
+__all__ = ["BEGINS", "TELL", "PackedTokens"]
+
+TELL = "INHERITUNE_TELL"
+"""The variable that has PackedTokens print BEGINS for a training's first two micro-batches"""
+BEGINS = "Micro-batch {} begins"
 
 
 def __getattr__(name: str) -> Any:

@@ -54,7 +54,7 @@ def _first(token: Any) -> Any:
     return (token or [None])[0] if isinstance(token, list) else token
 
 
-def place() -> None:
+def install_in_litgpt() -> None:
     """Has `litgpt pretrain` open its tokenizer so."""
     import litgpt.pretrain
 

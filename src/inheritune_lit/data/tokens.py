@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.paths import problem_of
+from inheritune_lit.data import BEGINS, TELL
 from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.data.tokenizer import place as place_tokenizer
-from inheritune_lit.gpt2.install import place as place_gpt2
-from inheritune_lit.runs.folder import BEGINS, TELL
+from inheritune_lit.data.tokenizer import install_in_litgpt as install_tokenizer
+from inheritune_lit.gpt2.install import install_in_litgpt as place_gpt2
 
 # litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model
-place_tokenizer()
+install_tokenizer()
 place_gpt2()
 
 

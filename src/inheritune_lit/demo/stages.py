@@ -12,6 +12,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS
+from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt, versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
@@ -19,7 +20,6 @@ from inheritune_lit.demo.inputs import run_module, show
 from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.record import check_same, parents
 from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT, RUN_RECIPE
-from inheritune_lit.surgery.layers import parse_layers
 
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")

@@ -15,9 +15,9 @@ from inheritune_lit.checkpoint.folder import (
     find_checkpoint,
     refuse_code,
 )
+from inheritune_lit.checkpoint.hugging_face import weight_files
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.export.tensors import weight_files
 from inheritune_lit.runs.folder import results_dir
 from inheritune_lit.runs.lineage import trained_with
 

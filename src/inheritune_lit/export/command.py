@@ -18,17 +18,24 @@ from inheritune_lit.checkpoint.folder import (
     RECEIPT,
     WEIGHTS,
     check_names_and_shapes,
+    checkpoint_folder,
     copy_tokenizer,
     find_checkpoint,
     load_config,
+)
+from inheritune_lit.checkpoint.hugging_face import (
+    cast,
+    convert,
+    hugging_face_versions,
+    is_tied,
+    read_hf_config,
+    write_model,
 )
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt, versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
 from inheritune_lit.export.parity import check_export
 from inheritune_lit.export.reload import Reloaded, attention_of
-from inheritune_lit.export.tensors import cast, convert, hugging_face_versions, is_tied, read_hf_config, write_model
-from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
 from inheritune_lit.runs.lineage import Lineage, read_lineage
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from inheritune_lit.checkpoint.folder import (
     copy_tokenizer,
     refuse_code,
 )
+from inheritune_lit.checkpoint.hugging_face import weight_files
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.export.tensors import weight_files
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
 
 if TYPE_CHECKING:

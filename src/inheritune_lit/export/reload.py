@@ -18,7 +18,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.folder import HF_CONFIG, refuse_code
-from inheritune_lit.export.tensors import weight_files
+from inheritune_lit.checkpoint.hugging_face import weight_files
 
 if TYPE_CHECKING:
     import torch

@@ -39,7 +39,7 @@ def _normal(module: nn.Embedding | nn.Linear, std: float) -> None:
         nn.init.zeros_(module.bias)
 
 
-def place() -> None:
+def install_in_litgpt() -> None:
     """Has `litgpt pretrain` build a GPT-2 where the Config says so; what it does with other Configs stays the same."""
     litgpt.pretrain.GPT = build
     litgpt.pretrain.initialize_weights = initialize_weights

@@ -176,7 +176,7 @@ def shorter(model_config: Mapping[str, Any], blocks: int) -> dict[str, Any]:
     """The model_config of the first `blocks` blocks: n_layer and, for architectures that have them, per-layer lists."""
     from litgpt.config import Config
 
-    from inheritune_lit.surgery.layers import slice_config
+    from inheritune_lit.checkpoint.layers import slice_config
 
     whole = Config(**model_config)
     before, after = asdict(whole), asdict(slice_config(whole, range(blocks)))

@@ -5,14 +5,12 @@ Without --launcher, the training is one command on one machine, wherever it is s
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inheritune_lit.base.yaml_document import Document
+from inheritune_lit.pretrain.request import Request
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
-
-if TYPE_CHECKING:
-    from inheritune_lit.pretrain.request import Asked
 
 # by which Lightning 2.6 finds Slurm, torchrun, LSF and MPI, and a process's rank
 NAMES = (
@@ -37,10 +35,10 @@ def taken_away(launcher: Sequence[str], nodes: int) -> dict[str, None]:
     return {name: None for name in os.environ if name in NAMES or name.startswith(PREFIXES)}
 
 
-def check_cluster(document: Document, asked: "Asked") -> list[Finding]:
+def check_cluster(document: Document, request: Request) -> list[Finding]:
     """Whether the tasks that a cluster will start are those that the recipe is for."""
-    devices, nodes = machines(document, asked.devices, asked.nodes)
-    if not asked.launcher:
+    devices, nodes = machines(document, request.devices, request.nodes)
+    if not request.launcher:
         there = {name: os.environ[name] for name in taken_away((), nodes)}
         if there.get("SLURM_NTASKS") == "1":
             there = {name: value for name, value in there.items() if not name.startswith("SLURM_")}
@@ -49,7 +47,7 @@ def check_cluster(document: Document, asked: "Asked") -> list[Finding]:
         text = f"The environment is a cluster's: {', '.join(f'{name}={there[name]}' for name in sorted(there))}."
         fix = "The training won't see it. Pass --launcher srun if each of the job's tasks is to be a GPU's process."
         return [Finding("warning", "devices", text, fix)]
-    return _slurm(os.environ, asked.launcher, devices, nodes) if asked.launcher[0].endswith("srun") else []
+    return _slurm(os.environ, request.launcher, devices, nodes) if request.launcher[0].endswith("srun") else []
 
 
 def _slurm(there: Mapping[str, str], launcher: Sequence[str], devices: Any, nodes: int) -> list[Finding]:

@@ -9,7 +9,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.launch import Options
 from inheritune_lit.pretrain.preflight import preflight
-from inheritune_lit.pretrain.request import Asked
+from inheritune_lit.pretrain.request import Request
 from inheritune_lit.pretrain.train import train
 from inheritune_lit.runs.folder import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 
@@ -69,8 +69,8 @@ def pretrain(
     except ValueError as error:
         raise InheritError(f"--launcher {launcher!r} is no command: {error}.") from error
     run = Path(out_dir or str(read_document(recipe).get("out_dir") or "out/pretrain"))
-    asked = Asked(run, devices, nodes, verify, keep_last, keep_every, restart, dry_run, before_python)
-    findings, document = preflight(recipe, asked)
+    request = Request(run, devices, nodes, verify, keep_last, keep_every, restart, dry_run, before_python)
+    findings, document = preflight(recipe, request)
     print(report(recipe, findings, document), flush=True)
     if any(finding.severity == "error" for finding in findings):
         print("\nNothing was started.")

@@ -11,13 +11,12 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file, write_json, write_json_whole
 from inheritune_lit.base.folders import staging
 from inheritune_lit.checkpoint.copy import Part, copy_tensors, distinct
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check
 from inheritune_lit.pretrain.settings import Settings
-from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
 from inheritune_lit.runs.folder import FORMAT, MODEL, RUN_RECEIPT, read_run
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.data import TELL
 from inheritune_lit.pretrain import patched_litgpt, retention
 from inheritune_lit.pretrain.cluster import taken_away
 from inheritune_lit.pretrain.finish import bare_model
@@ -22,7 +23,7 @@ from inheritune_lit.pretrain.record import check_same, check_tied, environment, 
 from inheritune_lit.pretrain.schedule import Schedule
 from inheritune_lit.pretrain.settings import Settings
 from inheritune_lit.pretrain.watch import Diverged, Progress, Waiting, Watch
-from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECIPE, TELL
+from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECIPE
 
 if TYPE_CHECKING:
     from inheritune_lit.pretrain.resume import Checkpoint

@@ -13,45 +13,46 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, sha256_file
 from inheritune_lit.base.yaml_document import Document, read_document
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.pretrain.cluster import check_cluster
 from inheritune_lit.pretrain.disk_and_memory import planned
 from inheritune_lit.pretrain.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
-from inheritune_lit.pretrain.request import Asked
+from inheritune_lit.pretrain.request import Request
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
 from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
-from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
 from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 
-def preflight(path: Path, asked: Asked) -> tuple[list[Finding], Document]:
+def preflight(path: Path, request: Request) -> tuple[list[Finding], Document]:
     """Every finding on a launch, and the recipe as it stands in its file.
 
     Raises:
         InheritError: the recipe can't be read as YAML.
     """
     document = read_document(path)
-    findings = check_machine(document, check_document(document, asked.devices, asked.nodes))
-    if not asked.dry_run:  # what may be missing where a recipe is written may not where it runs
+    findings = check_machine(document, check_document(document, request.devices, request.nodes))
+    if not request.dry_run:  # what may be missing where a recipe is written may not where it runs
         fix = "Bring it here, or correct the path."
         findings = [Finding("error", f.key, f.problem, fix) if f.elsewhere else f for f in findings]
-    findings += _bytes(document, asked.verify) + _saving(document) + _gpus(document, asked)
-    findings += check_cluster(document, asked)
+    findings += _bytes(document, request.verify) + _saving(document) + _gpus(document, request)
+    findings += check_cluster(document, request)
     wrong = any(finding.severity == "error" for finding in findings)
-    findings += _folder(document, asked, wait=0 if wrong else ORPHAN)  # a killed launch's training ends within seconds
+    findings += _folder(
+        document, request, wait=0 if wrong else ORPHAN
+    )  # a killed launch's training ends within seconds
     if not any(finding.severity == "error" for finding in findings):
         findings += refused(path)
     if any(finding.severity == "error" for finding in findings):
         text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
         return [*findings, Finding("note", "recipe", text, "Mend the errors first.")], document
     findings += _headers(document) + _tokenizer(document) + _exportable(document)
-    return findings + planned(path, document, asked), document
+    return findings + planned(path, document, request), document
 
 
 def _bytes(document: Document, verify: str) -> list[Finding]:
@@ -118,9 +119,9 @@ def _steps(document: Document) -> int | None:
     return int(values[0] // (values[1] * values[2]))
 
 
-def _gpus(document: Document, asked: Asked) -> list[Finding]:
+def _gpus(document: Document, request: Request) -> list[Finding]:
     """What litGPT's FSDP wants: it runs on GPUs only, and shards within all those that are visible."""
-    stated, nodes = machines(document, asked.devices, asked.nodes)
+    stated, nodes = machines(document, request.devices, request.nodes)
     if not isinstance(stated, int) or not isinstance(nodes, int):
         return []
     names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -136,9 +137,9 @@ def _gpus(document: Document, asked: Asked) -> list[Finding]:
     return []
 
 
-def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
+def _folder(document: Document, request: Request, wait: float) -> list[Finding]:
     """The run's folder: free, writable, and of this recipe."""
-    run, key = asked.run, "out_dir"
+    run, key = request.run, "out_dir"
     place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
         return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
@@ -150,7 +151,7 @@ def _folder(document: Document, asked: Asked, wait: float) -> list[Finding]:
     except InheritError as error:
         return [Finding("error", key, str(error), "Or choose another out_dir.")]
     record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
-    if asked.restart:
+    if request.restart:
         return []
     if record is None:
         if holds_others(run):
@@ -185,8 +186,8 @@ def _exportable(document: Document) -> list[Finding]:
     """What `inheritune export` would refuse at the end, for all that is known now: config.json and the tokenizer."""
     from litgpt.config import Config
 
+    from inheritune_lit.checkpoint.hugging_face import check_describes, read_hf_config
     from inheritune_lit.data.encoding import check_rows
-    from inheritune_lit.export.tensors import check_describes, read_hf_config
 
     if not (stated := document.get("tokenizer_dir")) or not (folder := checkpoint_folder(stated)).is_dir():
         return []

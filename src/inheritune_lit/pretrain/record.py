@@ -13,11 +13,10 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError, InUse
 from inheritune_lit.base.files import read_json, sha256_file, write_json_whole
 from inheritune_lit.base.folders import locked
-from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS
+from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
-from inheritune_lit.recipes.litgpt_settings import checkpoint_folder
 from inheritune_lit.runs.folder import FORMAT, LAUNCH, RUN_RECIPE, ranks_of
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside

@@ -6,7 +6,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What the command line says beside the recipe."""
 
     run: Path

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.runs.folder import BEGINS, STEP, VALIDATION
+from inheritune_lit.data import BEGINS
+from inheritune_lit.runs.folder import STEP, VALIDATION
 
 LOADING, FIRST_STEP, TRAINING = "loading", "first step", "training"
 PHASES = {"Validating ...": "validating", "Verifying settings ...": "validating", "Measured TFLOPs": FIRST_STEP}

@@ -46,12 +46,6 @@ def pretrain_settings() -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(pretrain_setup()).parameters)
 
 
-def checkpoint_folder(value: Any) -> Path:
-    """A checkpoint's folder as litGPT looks for it: below checkpoints/ too."""
-    folder: Path = litgpt_module("utils").extend_checkpoint_dir(Path(str(value)))
-    return folder
-
-
 def _definition(path: Path, kind: Any, name: str) -> Any:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     return next(node for node in tree.body if isinstance(node, kind) and node.name == name)

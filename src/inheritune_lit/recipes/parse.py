@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.yaml_document import _Loader, read_document
+from inheritune_lit.base.yaml_document import Loader, read_document
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 

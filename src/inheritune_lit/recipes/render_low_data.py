@@ -22,7 +22,7 @@ def _model_of(run: Run) -> dict[str, Any]:
     """The model_config block: what surgery writes for the run's target."""
     from litgpt.config import Config
 
-    from inheritune_lit.surgery.layers import slice_config
+    from inheritune_lit.checkpoint.layers import slice_config
 
     return stated(slice_config(Config.from_name(run.reference.model_name), range(run.n_layer)))
 

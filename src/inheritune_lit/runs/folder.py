@@ -1,23 +1,18 @@
 """A run's folder, read: its recipe, its receipt, and its curves joined across resumes. Imports no torch."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import read_json
-
-if TYPE_CHECKING:
-    pass
-
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
+from pathlib import Path
+from typing import Any
 
 import yaml
+
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
 
 RUN_RECEIPT = "run.json"
 RUN_RECIPE = "recipe.yaml"
@@ -27,9 +22,6 @@ MODEL = "model"
 HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 FORMAT = 1
 
-TELL = "INHERITUNE_TELL"
-"""The variable that has PackedTokens print BEGINS for a training's first two micro-batches"""
-BEGINS = "Micro-batch {} begins"
 # Lines of litGPT's
 STEP = re.compile(r"iter (\d+) step (\d+) \| loss train: (\S+), val: (\S+) \|")
 VALIDATION = re.compile(r"(?:iter \d+: val loss|Final evaluation \| val loss:) ([^\s,]+)")

@@ -8,7 +8,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.copy import Part
 from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, check_names_and_shapes, expected_shapes, load_config
-from inheritune_lit.checkpoint.model import _ranges, keep_only, load_model
+from inheritune_lit.checkpoint.model import keep_only, load_model, ranges
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.origins import Giver, Origin, recorded
 from inheritune_lit.surgery.starts import SUBSETS, half_width
@@ -44,7 +44,7 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
         print(f"{folder}: its logits are not those of blocks of {source} ({receipt['start']}), and were not compared")
         return
     compare_logits(folder, source, receipt["blocks"])
-    print(f"{folder}: logits equal those of {source} run through blocks {_ranges(receipt['blocks'])}")
+    print(f"{folder}: logits equal those of {source} run through blocks {ranges(receipt['blocks'])}")
 
 
 def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: str) -> Giver:
@@ -117,6 +117,6 @@ def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: in
         ours, theirs = target(idx), reference(idx)
     if not torch.equal(ours, theirs):
         raise InheritError(
-            f"The logits of {folder} differ from those of {source} run through blocks {_ranges(blocks)}, by up to "
+            f"The logits of {folder} differ from those of {source} run through blocks {ranges(blocks)}, by up to "
             f"{(ours.float() - theirs.float()).abs().max():.3g}. One of the two model_config.yaml is wrong."
         )

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import natural
-from inheritune_lit.surgery.layers import BLOCK
+from inheritune_lit.checkpoint.layers import BLOCK
 
 Giver = Literal["source", "target", "random"]
 """Who gives a tensor: the source (reference), the trained target that grows, or litGPT's initialisation"""

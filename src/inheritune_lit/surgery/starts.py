@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.surgery.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
+from inheritune_lit.checkpoint.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
 from inheritune_lit.surgery.origins import Cut, Origin, block_of, part_of
 
 if TYPE_CHECKING:

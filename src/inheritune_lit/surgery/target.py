@@ -22,8 +22,8 @@ from inheritune_lit.checkpoint.folder import (
     load_config,
     refuse_code,
 )
+from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.export.tensors import as_hf_config, check_describes
 from inheritune_lit.surgery.origins import Origin
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 from inheritune_lit.surgery.starts import (

@@ -7,12 +7,12 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, refuse_code
+from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, checkpoint_folder, refuse_code
 from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import states_gpt2
 from inheritune_lit.recipes.check.start import no_start
-from inheritune_lit.recipes.litgpt_settings import PACKED, checkpoint_folder, config_class
+from inheritune_lit.recipes.litgpt_settings import PACKED, config_class
 
 
 def check_folders(document: Document) -> list[Finding]:

@@ -11,8 +11,8 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.folder import HF_CONFIG, check_per_layer, expected_shapes, refuse_code
+from inheritune_lit.checkpoint.layers import per_layer_lists, with_old_rope
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.surgery.layers import per_layer_lists, with_old_rope
 
 if TYPE_CHECKING:
     import torch
