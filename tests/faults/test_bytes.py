@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import make_tokenizer, make_tokens
+from helpers.faults import Fault
+from helpers.injecting import Malice, flip
+from helpers.models import make_tokenizer, make_tokens
+from helpers.small_runs import make_recipe
 
-from faults.conftest import Fault
-from faults.injecting import Malice, flip
-from faults.small import make_recipe
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json
 from inheritune_lit.checkpoint.folder import WEIGHTS

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from helpers.models import ARCHITECTURES
+from helpers.small_runs import make_recipe
 from litgpt.config import Config
 
-from faults.small import make_recipe
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
 from inheritune_lit.pretrain.launch import Launch, Options

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TEXTS, make_checkpoint, write_bpe
+from helpers.faults import Fault, contents
+from helpers.injecting import NOBODY, SmallDisk, ended, needs_mount, needs_root, public_folder
+from helpers.models import TEXTS, make_checkpoint, write_bpe
+from helpers.small_runs import TRAIN, make_recipe, same_state
 
-from faults.conftest import Fault, contents
-from faults.injecting import NOBODY, SmallDisk, ended, needs_mount, needs_root, public_folder
-from faults.small import make_recipe, same_state
-from faults.test_kill import TRAIN
 from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.grow.ledger import Ledger

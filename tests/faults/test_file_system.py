@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TEXTS, write_bpe
+from helpers.faults import Fault
+from helpers.models import TEXTS, write_bpe
+from helpers.small_runs import make_recipe
 
-from faults.conftest import Fault
-from faults.small import make_recipe
 from inheritune_lit.__main__ import main
 from inheritune_lit.base import file_system
 from inheritune_lit.base.errors import InheritError, InUse

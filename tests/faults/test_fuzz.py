@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_checkpoint, make_tokenizer, make_tokens
+from helpers.models import make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt

@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import write_bpe
+from helpers.faults import Fault, contents
+from helpers.injecting import ended, inheritune
+from helpers.models import write_bpe
 
-from faults.conftest import Fault, contents
-from faults.injecting import ended, inheritune
 from inheritune_lit.data.manifest import Manifest
 
 REPOSITORY = "datasets/lab/corpus"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
-from test_recipes import COMMANDS, PRETRAIN, RECIPES
+from helpers.faults import Fault
+from helpers.models import ROOT
+from helpers.recipes import COMMANDS, PRETRAIN, RECIPES
 
-from faults.conftest import Fault
 from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.yaml_document import read_document

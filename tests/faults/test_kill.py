@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TEXTS, make_checkpoint, write_bpe
+from helpers.faults import Fault, contents
+from helpers.injecting import ended, inheritune, kill, kill_after, moments
+from helpers.models import TEXTS, make_checkpoint, write_bpe
+from helpers.small_runs import DEMO, TRAIN, make_recipe, recipe_to_kill, same_state, trainings
 
-from faults.conftest import Fault, contents
-from faults.injecting import ended, inheritune, kill, kill_after, moments
-from faults.small import DEMO, make_recipe, recipe_to_kill, same_state
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import WEIGHTS
@@ -156,18 +156,6 @@ def test_prepare(tmp_path: Path, fault: Fault, kills: int) -> None:
     assert killed >= kills // 2
 
 
-TRAIN = """
-import sys, yaml
-from pathlib import Path
-from inheritune_lit.base.folders import InheritError
-from inheritune_lit.pretrain import train
-try:
-    train(yaml.safe_load(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
-except InheritError as error:
-    sys.exit(f"{error}")
-"""
-
-
 def whole_checkpoints(run: Path, recipe: dict[str, Any]) -> list[Path]:
     """The checkpoints of a run that are committed: whole, so that it may go on from them."""
 
@@ -179,18 +167,6 @@ def whole_checkpoints(run: Path, recipe: dict[str, Any]) -> list[Path]:
                 continue
 
     return list(whole())
-
-
-def trainings(run: Path) -> list[int]:
-    """Process ids of the `litgpt pretrain` that runs in a run's folder, and of its workers."""
-    found = []
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if f"{run}/recipe.yaml" in command.read_bytes().decode(errors="replace"):
-                found.append(int(command.parts[2]))
-        except OSError:  # gone meanwhile
-            continue
-    return sorted(found)
 
 
 # Seconds of training before a kill; checkpoints that are compared byte by byte, the newest: a real model's fill memory

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_checkpoint, make_tokenizer
+from helpers.faults import Fault
+from helpers.models import make_checkpoint, make_tokenizer
 
-from faults.conftest import Fault
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import staging
 from inheritune_lit.demo.inputs import TEXT_FILE, write_text

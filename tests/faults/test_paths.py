@@ -11,10 +11,10 @@ from typing import Any, get_origin
 import pytest
 import torch
 import yaml
-from conftest import make_checkpoint
+from helpers.faults import Fault
+from helpers.models import make_checkpoint
+from helpers.small_runs import make_recipe
 
-from faults.conftest import Fault
-from faults.small import make_recipe
 from inheritune_lit.__main__ import COMMANDS, main
 from inheritune_lit.base.command_line import run
 from inheritune_lit.base.errors import InheritError

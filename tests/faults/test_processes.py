@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TEXTS, write_bpe
+from helpers.faults import Fault, contents
+from helpers.injecting import ended, inheritune
+from helpers.models import TEXTS, write_bpe
+from helpers.small_runs import TRAIN, make_recipe, same_state, trainings
 
-from faults.conftest import Fault, contents
-from faults.injecting import ended, inheritune
-from faults.small import make_recipe, same_state
-from faults.test_kill import TRAIN, trainings
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import locked
 from inheritune_lit.grow import grow

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_fsdp import BATCH, CLOSE, LENGTH, ON_CPU, difference, write_recipe
-from test_launch import Enough
+from helpers.faults import Fault
+from helpers.two_ranks import BATCH, CLOSE, LENGTH, ON_CPU, difference, write_recipe
+from helpers.watching import Enough
 
-from faults.conftest import Fault
 from inheritune_lit.pretrain import Options, Progress, train
 from inheritune_lit.runs.folder import read_run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_checkpoint, write_bpe
+from helpers.faults import Fault
+from helpers.models import make_checkpoint, write_bpe
 
-from faults.conftest import Fault
 from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file

@@ -12,9 +12,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 import transformers
+from helpers.faults import Fault
 from transformers import AutoConfig, AutoModelForCausalLM, dynamic_module_utils
 
-from faults.conftest import Fault
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.evaluate import harness

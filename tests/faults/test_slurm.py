@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.faults import Fault
+from helpers.injecting import ended, inheritune
+from helpers.small_runs import make_recipe, same_state
 
-from faults.conftest import Fault
-from faults.injecting import ended, inheritune
-from faults.small import make_recipe, same_state
 from inheritune_lit.pretrain import train
 from inheritune_lit.runs.folder import read_run
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from helpers.faults import Fault
+from helpers.injecting import ended
+from helpers.models import ROOT
+from helpers.small_runs import TRAIN, make_recipe, same_state
 
-from faults.conftest import Fault
-from faults.injecting import ended
-from faults.small import make_recipe, same_state
-from faults.test_kill import TRAIN
 from inheritune_lit.base.folders import locked
 from inheritune_lit.pretrain import train
 from inheritune_lit.pretrain.process import listen
