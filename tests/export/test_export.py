@@ -13,8 +13,8 @@ from helpers.models import TEXTS, make_tokenizer, write_bpe
 from helpers.models_to_export import LLAMA, make_reference
 from safetensors.torch import load_file, save_file
 
-from inheritune_lit.base import folders
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint import hugging_face
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
@@ -386,7 +386,7 @@ def run(cut: Path, tmp_path: Path) -> Path:
     shutil.copytree(cut, folder / "final")
     (folder / "final/inheritance.json").unlink()
     data = prepare_words(tmp_path, cut)
-    digest = folders.sha256_file(data / "manifest.json")
+    digest = sha256_file(data / "manifest.json")
     start = {"fingerprint": "f" * 64, "inheritance": json.loads((cut / "inheritance.json").read_text())}
     recipe = RECIPE | {"data": {"init_args": {"data_path": str(data)}}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))

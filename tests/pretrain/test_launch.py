@@ -30,7 +30,7 @@ from inheritune_lit.checkpoint.weights import Unreadable, Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.pretrain import Options, Progress, Waiting, finish, patched_litgpt, record, resume, train
+from inheritune_lit.pretrain import Options, Progress, Waiting, finish, patched_litgpt, record, resume, train, training
 from inheritune_lit.pretrain.command import summary
 from inheritune_lit.pretrain.finish import speed
 from inheritune_lit.pretrain.retention import stays, tidy
@@ -281,7 +281,7 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
 
 
 def test_a_folder_has_one_launch(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "run_lock", functools.partial(train.run_lock, wait=0.3))
+    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
     with locked(tmp_path / "run"), pytest.raises(InheritError, match="run is in use: another launch"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/thesis.txt").write_text("mine")

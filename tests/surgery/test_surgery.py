@@ -332,7 +332,8 @@ def test_killed_at_any_moment_leaves_whole_or_nothing(llama: Path, tmp_path: Pat
 import os, signal, sys
 from pathlib import Path
 import litgpt.model, litgpt.utils  # paid for once, before the forks
-from inheritune_lit import commit, surgery as s
+from inheritune_lit.base import files, folders
+from inheritune_lit.surgery import command as s
 left = int(sys.argv[3])
 def deadly(function):
     def wrapped(*args, **kwargs):
@@ -342,7 +343,8 @@ def deadly(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return wrapped
-for module, names in ((commit, ["sync", "_replace"]), (s, ["copy_tensors", "_write_configs", "write_json"])):
+deaths = ((folders, ["sync", "_replace"]), (files, ["sync"]), (s, ["copy_tensors", "_write_configs", "write_json"]))
+for module, names in deaths:
     for name in names:
         setattr(module, name, deadly(getattr(module, name)))
 Path.rename = deadly(Path.rename)

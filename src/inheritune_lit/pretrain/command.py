@@ -10,7 +10,7 @@ from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.launch import Options
 from inheritune_lit.pretrain.preflight import preflight
 from inheritune_lit.pretrain.request import Request
-from inheritune_lit.pretrain.train import train
+from inheritune_lit.pretrain.training import train
 from inheritune_lit.runs.folder import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 
 
