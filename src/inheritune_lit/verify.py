@@ -13,7 +13,7 @@ def verify(folder: Path, *, source: Path | None = None) -> None:
     A folder that `inheritune export` wrote is opened by transformers in a new process besides: every tensor is there,
     none is left over, and the tokenizer is litGPT's.
 
-    Arguments:
+    Args:
         folder: A folder that `inheritune surgery` or `inheritune export` wrote.
         source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
             of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype. Of the

@@ -8,18 +8,18 @@ from helpers.models import ARCHITECTURES, make_checkpoint, make_tokenizer, make_
 from litgpt.model import GPT
 
 from inheritune_lit.__main__ import main
-from inheritune_lit.analyze import layers_argument, measure
+from inheritune_lit.analyze import measure
 from inheritune_lit.analyze.measures import (
     attention_mass,
     attention_rank,
     block_passes,
     block_statistics,
-    pair_losses,
-    pairs_of,
+    choice_losses,
+    first_and_last,
+    summary,
 )
 from inheritune_lit.analyze.walk import Walk, attention_of
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.checkpoint.model import keep_only, load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.evaluate import validation_loss
@@ -46,11 +46,12 @@ def test_the_walk_is_the_models_own_forward_pass(tmp_path: Path, architecture: s
     idx = windows()[0][:, :-1]
     with torch.inference_mode():
         walk = Walk(model, idx)
-        x = walk.embedded
+        x = walk.states[0]
         for block in range(6):
             x = walk.through(block, x)
+            assert torch.equal(x, walk.states[block + 1])
         assert torch.equal(walk.logits(x), model(idx))
-        y = walk.embedded
+        y = walk.states[0]
         for block in (0, 1, 4, 5):
             y = walk.through(block, y)
         ours = walk.logits(y)
@@ -60,42 +61,28 @@ def test_the_walk_is_the_models_own_forward_pass(tmp_path: Path, architecture: s
         assert not torch.equal(ours, model(idx))
 
 
-def test_losses_of_pairs_are_those_of_cut_models(llama: Path) -> None:
-    pairs = [(a, b) for a in range(7) for b in range(7 - a) if a + b]
-    losses = pair_losses(load_model(llama), windows(), pairs)
-    for a, b in pairs:
+def test_losses_of_choices_are_those_of_cut_models(llama: Path) -> None:
+    choices = [*first_and_last(6, range(1, 7)), (0, 2, 4), (1, 3)]
+    losses = choice_losses(load_model(llama), windows(), choices)
+    assert list(losses) == choices
+    for blocks in choices:
         cut = load_model(llama)
-        keep_only(cut, [*range(a), *range(6 - b, 6)])
-        assert losses[a, b].own == validation_loss(cut, windows()), (a, b)
-    assert len({loss.own.mean for pair, loss in losses.items() if sum(pair) < 6}) == len(pairs) - 7
-    assert losses[3, 0].own != losses[0, 3].own
-
-
-def test_the_rescaled_norm_is_a_scaled_norm(llama: Path) -> None:
-    found = pair_losses(load_model(llama), windows(), [(3, 0), (2, 1)])
-    assert found[2, 1].rescaled is None
-    cut = load_model(llama)
-    keep_only(cut, [0, 1, 2])
-    cut.transformer.ln_f.weight.data = cut.transformer.ln_f.weight * found[3, 0].scale
-    assert found[3, 0].scale is not None
-    assert found[3, 0].scale < 1  # a random model is sure of nonsense
-    assert found[3, 0].rescaled is not None
-    assert found[3, 0].rescaled.mean == pytest.approx(validation_loss(cut, windows()).mean, rel=1e-5)
-    assert found[3, 0].rescaled.mean < found[3, 0].own.mean
-
-
-def test_no_rescaling_where_it_is_not_a_scaled_norm(tmp_path: Path) -> None:
-    model = load_model(make_checkpoint(tmp_path / "phi", "biased_head"))
-    assert pair_losses(model, windows(), [(3, 0)])[3, 0].rescaled is None
+        keep_only(cut, blocks)
+        assert losses[blocks] == validation_loss(cut, windows()), blocks
+    assert len({loss.mean for loss in losses.values()}) == len(choices)
+    assert losses[0, 1, 2] != losses[3, 4, 5]
+    turned = choice_losses(load_model(llama), windows(), [(2, 1)])  # surgery takes blocks in any order
+    assert turned[2, 1] != choice_losses(load_model(llama), windows(), [(1, 2)])[1, 2]
 
 
 def test_passes_are_counted(llama: Path) -> None:
-    for pairs in ([(3, 0)], pairs_of(6, [3]), pairs_of(6, range(1, 6))):
+    for choices in ([(0, 1, 2)], first_and_last(6, [3]), first_and_last(6, range(1, 6)), [(0, 2, 4)]):
         counted: list[int] = []
-        pair_losses(load_model(llama), windows()[:1], pairs, counted.append)
-        assert sum(counted) == block_passes(6, pairs)
-    # all first and last ones of k blocks: k for the prefixes, and for each of the pairs with a gap its b
-    assert block_passes(6, pairs_of(6, range(1, 6))) == 6 + sum(b for a in range(6) for b in range(6 - a))
+        choice_losses(load_model(llama), windows()[:1], choices, counted.append)
+        assert sum(counted) == block_passes(6, choices)
+    # all first and last ones of k blocks: k for the prefixes, and for each of the choices with a gap its last ones
+    assert block_passes(6, first_and_last(6, range(1, 6))) == 6 + sum(b for a in range(6) for b in range(6 - a))
+    assert block_passes(6, [(0, 2, 4)]) == 6 + 2
 
 
 def test_attention_of_known_matrices() -> None:
@@ -130,8 +117,8 @@ def test_the_shown_attention_is_what_the_model_computes_with(tmp_path: Path, arc
     with torch.inference_mode():
         walk = Walk(model, windows()[0][:, :-1])
         with attention_of(walk.blocks[0], taken.append):
-            seen = walk.through(0, walk.embedded)
-        assert torch.equal(seen, walk.through(0, walk.embedded))
+            seen = walk.through(0, walk.states[0])
+        assert torch.equal(seen, walk.through(0, walk.states[0]))
     assert len(taken) == 1  # not the second time
     assert taken[0].shape == (2, 4, T, T)
     assert torch.allclose(taken[0].sum(-1), torch.ones(2, 4, T))
@@ -151,11 +138,12 @@ def with_blocks(llama: Path, **zeroed: bool) -> GPT:
 
 def test_blocks_that_do_nothing(llama: Path) -> None:
     for found in block_statistics(with_blocks(llama, attn=True, mlp=True), windows()):
-        summary = found.summary(heads=False)
-        assert summary["cosine"] == pytest.approx(1)
-        assert summary["change"] == 0
-    losses = pair_losses(with_blocks(llama, attn=True, mlp=True), windows(), [(n, 0) for n in range(1, 7)])
-    assert len({loss.own for loss in losses.values()}) == 1
+        numbers = summary(found, heads=False)
+        assert numbers["cosine"] == pytest.approx(1)
+        assert numbers["change"] == 0
+    choices = [tuple(range(n)) for n in range(1, 7)]
+    losses = choice_losses(with_blocks(llama, attn=True, mlp=True), windows(), choices)
+    assert len(set(losses.values())) == 1
 
 
 def test_blocks_that_look_everywhere(llama: Path) -> None:
@@ -166,33 +154,17 @@ def test_blocks_that_look_everywhere(llama: Path) -> None:
     columns = np.sort(np.square(attention).sum(0))[::-1]
     mass = int((np.cumsum(columns) / columns.sum() < 0.9).sum()) + 1
     for found in block_statistics(with_blocks(llama, qkv=True), windows()):
-        summary = found.summary(heads=True)
-        assert (summary["rank"], summary["mass"]) == (rank, mass)
-        assert summary["rank_per_head"] == [rank] * 4
+        numbers = summary(found, heads=True)
+        assert (numbers["rank"], numbers["mass"]) == (rank, mass)
+        assert numbers["rank_per_head"] == [rank] * 4
 
 
 def test_the_largest_over_heads_averaged_over_sequences() -> None:
-    from inheritune_lit.analyze.measures import BlockStatistics
-
-    one = torch.tensor(1.0)
-    found = BlockStatistics(
-        rank=[torch.tensor([1, 5]), torch.tensor([4, 2])],
-        mass=[torch.tensor([3, 3]), torch.tensor([1, 2])],
-        cosine=[one],
-        change=[one],
-        norm=[one],
-    )
-    summary = found.summary(heads=True)
-    assert (summary["rank"], summary["mass"]) == (4.5, 2.5)
-    assert summary["rank_per_head"] == [2.5, 3.5]
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "layers"), [(4, 0, "4"), (2, 2, "0-1,4-5"), (0, 3, "3-5"), (3, 3, "6"), (1, 1, "0-0,5-5")]
-)
-def test_layers_argument_is_what_surgery_takes(first: int, last: int, layers: str) -> None:
-    assert layers_argument(first, last, 6) == layers
-    assert parse_layers(layers, 6) == [*range(first), *range(6 - last, 6)]
+    one = torch.ones(2)
+    found = {"rank": torch.tensor([[1, 5], [4, 2]]), "mass": torch.tensor([[3, 3], [1, 2]]), "cosine": one}
+    numbers = summary(found, heads=True)
+    assert (numbers["rank"], numbers["mass"], numbers["cosine"]) == (4.5, 2.5, 1)
+    assert numbers["rank_per_head"] == [2.5, 3.5]
 
 
 def test_command(llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +184,7 @@ def test_command(llama: Path, data: Path, tmp_path: Path, capsys: pytest.Capture
     assert f"--layers {analysis['keep']['layers']} has the lowest loss" in printed
     rows = printed.splitlines()[:8]
     assert rows[0].split() == [
-        *("first", "n", "parameters", "MB", "loss", "±", "rescaled"),
+        *("first", "n", "parameters", "MB", "loss", "±"),
         *("block", "rank", "k*", "mass", "m*", "cosine", "change", "norm"),
     ]
     assert rows[7].split()[3] == f"{analysis['depths'][5]['bytes'] / 1e6:.0f}"
@@ -272,14 +244,14 @@ def test_sequences_for_attention_are_spread(llama: Path, data: Path, monkeypatch
         return []
 
     taken: list[torch.Tensor] = []
-    own = measures.pair_losses
+    own = measures.choice_losses
 
     def keep(model: GPT, batches: list[torch.Tensor], *arguments: object) -> object:
         taken.extend(torch.cat(batches))
         return own(model, batches, *arguments)  # type: ignore[arg-type]  # passed on as they come
 
     monkeypatch.setattr(measures, "block_statistics", note)
-    monkeypatch.setattr(measures, "pair_losses", keep)
+    monkeypatch.setattr(measures, "choice_losses", keep)
     measure(llama, Settings(data, max_seq_length=4))
     assert len(taken) == 32
     assert all(torch.equal(window, taken[4 * i]) for i, window in enumerate(seen))

@@ -1,7 +1,7 @@
 import pytest
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.layers import parse_layers
+from inheritune_lit.checkpoint.layers import layers_argument, parse_layers
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,20 @@ def test_forms(layers: str, blocks: list[int]) -> None:
 def test_errors_say_how_many_blocks_there_are(layers: str, problem: str) -> None:
     with pytest.raises(InheritError, match=rf"{problem}.*The reference has 26 blocks, numbered 0 to 25"):
         parse_layers(layers, 26)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "layers"),
+    [
+        ([0, 1, 2, 3], "4"),
+        ([0, 1, 4, 5], "0-1,4-5"),
+        ([3, 4, 5], "3-5"),
+        ([0, 5], "0,5"),
+        ([0], "1"),
+        ([5], "5-5"),
+        ([4, 2], "4,2"),
+    ],
+)
+def test_layers_argument_is_what_names_these_blocks(blocks: list[int], layers: str) -> None:
+    assert layers_argument(blocks) == layers
+    assert parse_layers(layers, 6) == blocks

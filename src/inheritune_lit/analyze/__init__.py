@@ -1,26 +1,31 @@
-"""`inheritune analyze`: which layers a reference can spare, seen before training is paid for."""
+"""`inheritune analyze`: which blocks a reference can spare, seen before training is paid for."""
 
 import sys
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import write_json_whole
-from inheritune_lit.checkpoint.folder import find_checkpoint
+from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.folders import refuse_to_replace, staging
+from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
+from inheritune_lit.checkpoint.layers import layers_argument
+from inheritune_lit.checkpoint.receipt import inputs_of, is_done, write_receipt
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.runs.folder import results_dir
 
 if TYPE_CHECKING:
     import torch
     from litgpt.model import GPT
 
-    from inheritune_lit.analyze.measures import Pair, PairLoss
+    from inheritune_lit.analyze.measures import Blocks
     from inheritune_lit.evaluate import ValidationLoss
 
-FORMAT = 2  # of analysis.json; 1 counted the columns m* otherwise
+FORMAT = 3  # of analysis.json; 1 counted the columns m* otherwise, 2 had the loss of a rescaled norm
 ATTENTION_SEQUENCES = 8  # eigenvalues of every head's matrix take most of the time
 
 
@@ -35,6 +40,7 @@ def analyze(
     max_seq_length: int | None = None,
     heads: bool = False,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> None:
     """What a model loses without some of its blocks, and how much each block does: a help for choosing --layers.
 
@@ -43,16 +49,17 @@ def analyze(
     attention ("lazy layers", arXiv 2404.08634 v2) and how far it turns and lengthens the residual stream. The loss
     before training is a hint, not a promise: what matters is the loss after it.
 
-    Arguments:
+    Args:
         checkpoint: A litGPT checkpoint folder: a reference, what surgery wrote, or a trained model.
         data: Token shards of `inheritune prepare`; their validation split is used.
-        out_dir: Where analysis.json, analysis.png and analysis.svg go; CHECKPOINT/analysis if not given.
+        out_dir: The folder for analysis.json, analysis.png and analysis.svg; CHECKPOINT/analysis if not given.
         keep: Compare all ways to keep this many blocks as first a and last b, and name the best one's --layers.
         map: The same for every number of blocks. About k³/6 block passes a batch for a model of k blocks.
         windows: Validation windows to measure on, evenly spread over the split.
         max_seq_length: Tokens a window has; the model's own context, at most 512, if not given.
         heads: Attention rank and mass of every head in analysis.json, too.
         device: cpu, cuda, cuda:1 …; auto takes a GPU if there is one.
+        overwrite: Replace OUT_DIR if it exists.
     """
     from inheritune_lit.analyze.figure import draw
     from inheritune_lit.analyze.table import table
@@ -60,10 +67,17 @@ def analyze(
     out_dir = Path(out_dir) if out_dir else results_dir(Path(checkpoint), "analysis")
     checkpoint, data = find_checkpoint(Path(checkpoint)), Path(data)
     settings = Settings(data, keep, map, windows, max_seq_length, heads)
-    analysis = measure(checkpoint, settings, device)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    draw(analysis, out_dir)
-    write_json_whole(out_dir / "analysis.json", analysis)
+    inputs = inputs_of(checkpoint, Weights(checkpoint / WEIGHTS).fingerprint())
+    inputs["manifest"] = sha256_file(data / MANIFEST) if (data / MANIFEST).is_file() else None
+    made = {"analysis_format": FORMAT, **asdict(settings), "data": None, "inputs": inputs}
+    refuse_to_replace(out_dir, checkpoint, data)
+    if not overwrite and is_done(out_dir, "analysis", made):
+        return
+    with staging(out_dir, overwrite=overwrite) as folder:
+        analysis = measure(checkpoint, settings, device)
+        draw(analysis, folder)
+        write_json(folder / "analysis.json", analysis)
+        write_receipt(folder, "analysis", made)
     print(table(analysis))
     print(f"\nFigure: {out_dir / 'analysis.png'}; all numbers: {out_dir / 'analysis.json'}")
 
@@ -88,53 +102,46 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     """
     import torch
 
-    from inheritune_lit.analyze.measures import block_passes, block_statistics, pair_losses, pairs_of
+    from inheritune_lit.analyze import measures
     from inheritune_lit.base.precision import in_fast_type
     from inheritune_lit.checkpoint.model import load_model
-    from inheritune_lit.checkpoint.receipt import versions
     from inheritune_lit.evaluate.loss import usable_device
 
     started = time.perf_counter()
     device = usable_device(None if device == "auto" else device)
     model = load_model(checkpoint)
-    n_layer = model.config.n_layer
+    config, n_layer = model.config, model.config.n_layer
     _check(settings, n_layer, checkpoint)
-    batches, length, manifest = _windows(settings, model)
+    batches, length = validation_windows(settings, model)
     sizes = _sizes(model)
     model = in_fast_type(model.to(device), device)
 
-    pairs = [(n, 0) for n in range(1, n_layer + 1)]
+    depths = [tuple(range(n)) for n in range(1, n_layer + 1)]
     kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []
-    pairs += [pair for pair in pairs_of(n_layer, kept) if pair not in set(pairs)]
+    pairs = measures.first_and_last(n_layer, kept)
+    choices = dict.fromkeys([*depths, *pairs])
     windows = torch.cat(batches)
     sequences = windows[_spread(ATTENTION_SEQUENCES, len(windows)), None]
-    with _progress(block_passes(n_layer, pairs) * len(batches) + n_layer * len(sequences)) as bar:
-        losses = pair_losses(model, batches, pairs, bar.update)
-        blocks = block_statistics(model, sequences, bar.update)
+    with _progress(measures.block_passes(n_layer, choices) * len(batches) + n_layer * len(sequences)) as bar:
+        losses = measures.choice_losses(model, batches, choices, bar.update)
+        blocks = measures.block_statistics(model, sequences, bar.update)
     return {
         "format": FORMAT,
         "kind": "analysis",
-        "model": _identity(checkpoint, model),
-        "data": {"path": str(settings.data), "manifest_sha256": manifest},
+        "model": {
+            **{"name": config.name, "path": str(checkpoint), "n_layer": n_layer, "n_head": config.n_head},
+            "fingerprint": Weights(checkpoint / WEIGHTS).fingerprint(),
+        },
+        "data": {"path": str(settings.data), "manifest_sha256": sha256_file(settings.data / MANIFEST)},
         "windows": len(windows),
         "max_seq_length": length,
         "attention_sequences": len(sequences),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "depths": _depths(losses, sizes),
-        **_choices(losses, n_layer, kept, settings.keep),
-        "blocks": [{"block": i, **found.summary(heads=settings.heads)} for i, found in enumerate(blocks)],
+        "depths": [{"n": len(chosen), **_loss(losses[chosen]), **sizes[len(chosen)]} for chosen in depths],
+        **_compared(pairs, losses, settings.keep),
+        "blocks": [{"block": i, **measures.summary(found, heads=settings.heads)} for i, found in enumerate(blocks)],
         "seconds": round(time.perf_counter() - started, 1),
-        "versions": versions(),
     }
-
-
-def _identity(checkpoint: Path, model: "GPT") -> dict[str, Any]:
-    from inheritune_lit.checkpoint.folder import WEIGHTS
-    from inheritune_lit.checkpoint.weights import Weights
-
-    config, fingerprint = model.config, Weights(checkpoint / WEIGHTS).fingerprint()
-    place = {"name": config.name, "path": str(checkpoint), "fingerprint": fingerprint}
-    return {**place, "n_layer": config.n_layer, "n_head": config.n_head}
 
 
 def _check(settings: Settings, n_layer: int, checkpoint: Path) -> None:
@@ -150,44 +157,25 @@ def _spread(count: int, total: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def _depths(losses: "Mapping[Pair, PairLoss]", sizes: Mapping[int, tuple[int, int]]) -> list[dict[str, Any]]:
-    """Of the first n blocks, for every n: their losses and their size."""
-    found = []
-    for n, (parameters, size) in sizes.items():
-        loss = losses[n, 0]
-        rescaled = {"loss_rescaled": loss.rescaled.mean if loss.rescaled else None, "scale": loss.scale}
-        found.append({"n": n, **_loss(loss.own), **rescaled, "parameters": parameters, "bytes": size})
-    return found
-
-
-def _choices(
-    losses: "Mapping[Pair, PairLoss]", n_layer: int, kept: Collection[int], keep: int | None
-) -> dict[str, Any]:
-    """The ways to keep these numbers of blocks, and the best of those that keep `keep`."""
-    rows: dict[Pair, dict[str, Any]] = {
-        (a, b): {"first": a, "last": b, "layers": layers_argument(a, b, n_layer), **_loss(loss.own)}
-        for (a, b), loss in losses.items()
-    }
-    best = None
-    if keep is not None:
-        lowest = min((row for pair, row in rows.items() if sum(pair) == keep), key=lambda row: row["loss"])
-        best = {"n": keep, **lowest, "first_n_loss": rows[keep, 0]["loss"]}
-    return {"pairs": [row for pair, row in rows.items() if sum(pair) in kept], "keep": best}
-
-
-def layers_argument(first: int, last: int, n_layer: int) -> str:
-    """What `inheritune surgery --layers` takes for the first and last blocks of a model."""
-    if last == 0 or first + last == n_layer:
-        return str(first + last)
-    parts = [(0, first - 1)] * (first > 0) + [(n_layer - last, n_layer - 1)]
-    return ",".join(f"{start}-{stop}" for start, stop in parts)
-
-
 def _loss(loss: "ValidationLoss") -> dict[str, float]:
     return {"loss": loss.mean, "stderr": loss.stderr}
 
 
-def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
+def _compared(pairs: "list[Blocks]", losses: "Mapping[Blocks, ValidationLoss]", keep: int | None) -> dict[str, Any]:
+    """The first and last blocks that were compared, the best of each number of them, and of those the `keep` blocks."""
+    from inheritune_lit.analyze.measures import head_start
+
+    rows, best = [], dict[int, dict[str, Any]]()
+    for blocks in pairs:
+        n, first = len(blocks), head_start(blocks)
+        row = {"first": first, "last": n - first, "layers": layers_argument(blocks), **_loss(losses[blocks])}
+        rows.append(row)
+        if n not in best or row["loss"] < best[n]["loss"]:
+            best[n] = {"n": n, **row, "first_n_loss": losses[tuple(range(n))].mean}
+    return {"pairs": rows, "best": list(best.values()), "keep": best[keep] if keep else None}
+
+
+def _sizes(model: "GPT") -> dict[int, dict[str, int]]:
     """Number of blocks → parameters and bytes of a model of the first n; tied tensors are one in memory."""
     blocks = [list(block.parameters()) for block in model.transformer.h]
     inside = {parameter.data_ptr() for block in blocks for parameter in block}
@@ -195,14 +183,19 @@ def _sizes(model: "GPT") -> dict[int, tuple[int, int]]:
     sizes = {}
     for n, block in enumerate(blocks, 1):
         tensors |= {p.data_ptr(): p for p in block}
-        sizes[n] = sum(t.numel() for t in tensors.values()), sum(t.nbytes for t in tensors.values())
+        sizes[n] = {
+            "parameters": sum(t.numel() for t in tensors.values()),
+            "bytes": sum(t.nbytes for t in tensors.values()),
+        }
     return sizes
 
 
-def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int, str]":
-    """Windows spread evenly over the validation split, in batches of up to 2,048 tokens; their T; the data's hash."""
-    from inheritune_lit.base.files import sha256_file
-    from inheritune_lit.data.manifest import MANIFEST, Manifest
+def validation_windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int]":
+    """Windows (B, T + 1) spread evenly over the validation split, in batches of up to 2,048 tokens; their T.
+
+    Raises:
+        InheritError: the split is too short, its tokens are not the model's, or the model has no T positions.
+    """
     from inheritune_lit.data.order import Windows
 
     length = settings.max_seq_length or min(512, model.config.block_size)
@@ -226,7 +219,7 @@ def _windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int
         raise InheritError(
             f"{settings.data} holds token ids that {model.config.name} does not know: another tokenizer."
         )
-    return batches, length, sha256_file(settings.data / MANIFEST)
+    return batches, length
 
 
 def _progress(blocks: int) -> Any:

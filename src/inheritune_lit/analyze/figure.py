@@ -22,7 +22,7 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
         _depths(panels[0], analysis)
-        if len({row["first"] + row["last"] for row in analysis["pairs"]}) > 1:
+        if len(analysis["best"]) > 1:
             _map(figure, panels[1], analysis)
         else:
             _blocks(panels[1], analysis, "What a block does to the residual stream", "share", _CHANGE)
@@ -74,19 +74,11 @@ def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     first = [(row["n"], row["loss"]) for row in depths]
     axes.plot(*zip(*first, strict=True), color=BLUE, linewidth=2, marker="o", markersize=3.5)
     names = [("first n", BLUE)]
-    rescaled = [(row["n"], row["loss_rescaled"]) for row in depths if row["loss_rescaled"] is not None]
-    if rescaled:
-        axes.plot(*zip(*rescaled, strict=True), color=BLUE, linewidth=1.4, linestyle=(0, (3, 2)))
-        names.append(("first n, norm rescaled (dashed)", BLUE))
-    best: dict[int, float] = {}
-    for row in analysis["pairs"]:
-        n = row["first"] + row["last"]
-        best[n] = min(best.get(n, row["loss"]), row["loss"])
+    best = [(row["n"], row["loss"]) for row in analysis["best"]]
     if best:
-        points = sorted(best.items())
-        axes.plot(*zip(*points, strict=True), color=VERMILION, linewidth=2, marker="D", markersize=4)
+        axes.plot(*zip(*best, strict=True), color=VERMILION, linewidth=2, marker="D", markersize=4)
         names.append(("best first and last", VERMILION))
-    _names(axes, names, max(loss for _, loss in [*first, *best.items()]))
+    _names(axes, names, max(loss for _, loss in [*first, *best]))
 
 
 def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:

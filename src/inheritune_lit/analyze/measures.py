@@ -1,7 +1,8 @@
 """What is measured: losses of kept blocks, and how much each block does. Pure functions on a model and windows."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
     from litgpt.model import GPT
 
 SHARE = 0.9
-SCALES = (0.1, 0.15, 0.22, 0.32, 0.46, 0.68, 1.0)
-Pair = tuple[int, int]
-"""(a, b): a model's first a and last b blocks, in their order"""
+Blocks = tuple[int, ...]
+"""Numbers of blocks of a model, in the order in which they run"""
 
 
 def attention_rank(attention: Tensor, share: float = SHARE) -> Tensor:
@@ -54,114 +54,64 @@ def _how_many(parts: Tensor, share: float) -> Tensor:
     return (reached < share - 1e-6).sum(-1) + 1  # 1e-6: float32 sums of what is exactly the share
 
 
-def pairs_of(n_layer: int, keep: Iterable[int]) -> list[Pair]:
-    """All (a, b) that keep one of these numbers of blocks."""
-    return [(a, n - a) for n in sorted(set(keep)) for a in range(n, -1, -1) if n <= n_layer]
+def first_and_last(n_layer: int, keep: Iterable[int]) -> list[Blocks]:
+    """All ways to keep one of these numbers of blocks as the first a and the last b of `n_layer`."""
+    return [
+        (*range(first), *range(n_layer - n + first, n_layer))
+        for n in sorted(set(keep))
+        for first in range(n, -1, -1)
+        if n < n_layer or first == n
+    ]
 
 
-def block_passes(n_layer: int, pairs: Sequence[Pair]) -> int:
-    """Blocks that are run per batch: the first blocks once for all pairs, the last ones for each pair."""
-    return n_layer + sum(b for a, b in pairs if a + b < n_layer)
+def head_start(blocks: Blocks) -> int:
+    """How many of these are the model's first ones, in order: their hidden states need not be computed again."""
+    return next((i for i, block in enumerate(blocks) if block != i), len(blocks))
 
 
-@dataclass(frozen=True)
-class PairLoss:
-    """Of the first a and last b blocks, untrained."""
-
-    own: ValidationLoss
-    """With the model's own norm and head"""
-    rescaled: ValidationLoss | None
-    """Of first blocks: with the logits multiplied by `scale`, the best of SCALES"""
-    scale: float | None
+def block_passes(n_layer: int, choices: Iterable[Blocks]) -> int:
+    """Blocks that are run per batch: the whole model once for all choices, and for each what follows its first ones."""
+    return n_layer + sum(len(blocks) - head_start(blocks) for blocks in choices)
 
 
-def is_linear(model: "GPT") -> bool:
-    """Whether scaling the final norm's weight scales the logits: neither bias nor capping behind it."""
-    biases = [getattr(module, "bias", None) for module in (model.transformer.ln_f, getattr(model, "lm_head", None))]
-    return model.config.final_logit_softcapping is None and all(bias is None for bias in biases)
+def choice_losses(
+    model: "GPT",
+    batches: Iterable[Tensor],
+    choices: Iterable[Blocks],
+    on_pass: Callable[[int], object] = lambda _: None,
+) -> dict[Blocks, ValidationLoss]:
+    """Validation loss of only these blocks with the model's own embedding, norm and head, not trained any further.
 
-
-def pair_losses(
-    model: "GPT", batches: Iterable[Tensor], pairs: Sequence[Pair], on_pass: Callable[[int], object] = lambda _: None
-) -> dict[Pair, PairLoss]:
-    """Validation loss of the first a and last b blocks with the model's own embedding, norm and head, untrained.
-
-    For the first a alone also with its norm re-estimated by one factor, if norm and head are linear in their scale. A
-    hidden state from the model's middle makes its head sure of nonsense, which costs more than knowing nothing; this
-    shows how much of the loss is that.
-
-    Hidden states of the first blocks are computed once. Those behind a gap differ with the gap's both ends, so that
-    a pair costs b blocks more: all pairs of k blocks about k³/6, those that keep n blocks n²/2.
+    Hidden states of the model's first blocks are computed once for all choices; what follows a gap, for each. So all
+    ways to keep the first a and last b of k blocks cost about k³/6 block passes, those that keep n blocks n²/2.
 
     Args:
         model: In evaluation mode; its device is used.
         batches: Windows of token ids, (B, T + 1).
-        pairs: Which; (a, 0) are the first a.
+        choices: Each the blocks to run, in their order.
         on_pass: Is told how many blocks were run.
     """
-    n_layer = len(model.transformer.h)
-    linear = is_linear(model)
-    losses: dict[Pair, dict[float, list[float]]] = {
-        (a, b): {scale: [] for scale in (SCALES if linear and b == 0 else (1.0,))} for a, b in pairs
-    }
+    losses: dict[Blocks, list[float]] = {blocks: [] for blocks in choices}
     device = next(model.parameters()).device
     with torch.inference_mode():
         for batch in batches:
             windows = batch.to(device).long()
             walk = Walk(model, windows[:, :-1])
-            states = [walk.embedded]
-            for block in range(n_layer):
-                states.append(walk.through(block, states[-1]))
-            on_pass(n_layer)
-            for first, last in pairs:
-                x = states[n_layer] if first + last == n_layer else states[first]
-                for block in range(n_layer - last, n_layer) if first + last < n_layer else ():
+            on_pass(len(walk.blocks))
+            for blocks, found in losses.items():
+                first = head_start(blocks)
+                x = walk.states[first]
+                for block in blocks[first:]:
                     x = walk.through(block, x)
-                logits = walk.logits(x)
-                for scale, found in losses[first, last].items():
-                    found += window_losses(logits if scale == 1 else logits * scale, windows)
-                on_pass(last if first + last < n_layer else 0)
-    return {pair: _pair_loss(found) for pair, found in losses.items()}
-
-
-def _pair_loss(found: dict[float, list[float]]) -> PairLoss:
-    losses = {scale: ValidationLoss(tuple(values)) for scale, values in found.items()}
-    scale = min(losses, key=lambda scale: losses[scale].mean)
-    return PairLoss(losses[1.0], *((losses[scale], scale) if len(losses) > 1 else (None, None)))
-
-
-@dataclass
-class BlockStatistics:
-    """One block, averaged over sequences (rank and mass of heads) or tokens (cosine and norms)."""
-
-    rank: list[Tensor] = field(default_factory=list)
-    """k* per sequence and head, (heads,) each"""
-    mass: list[Tensor] = field(default_factory=list)
-    """m* per sequence and head"""
-    cosine: list[Tensor] = field(default_factory=list)
-    """Cosine similarity of the block's input and output, per sequence"""
-    change: list[Tensor] = field(default_factory=list)
-    """Norm of what the block adds, as a share of its input's norm, per sequence"""
-    norm: list[Tensor] = field(default_factory=list)
-    """Norm of the residual stream after the block, per sequence"""
-
-    def summary(self, *, heads: bool) -> dict[str, object]:
-        rank, mass = torch.stack(self.rank).float(), torch.stack(self.mass).float()
-        per_head = {"rank_per_head": rank.mean(0).tolist(), "mass_per_head": mass.mean(0).tolist()}
-        return {
-            "rank": rank.amax(-1).mean().item(),  # the paper's: the largest over heads, averaged over sequences
-            "mass": mass.amax(-1).mean().item(),
-            "cosine": torch.stack(self.cosine).mean().item(),
-            "change": torch.stack(self.change).mean().item(),
-            "norm": torch.stack(self.norm).mean().item(),
-            **(per_head if heads else {}),
-        }
+                found += window_losses(walk.logits(x), windows)
+                on_pass(len(blocks) - first)
+    return {blocks: ValidationLoss(tuple(found)) for blocks, found in losses.items()}
 
 
 def block_statistics(
     model: "GPT", batches: Iterable[Tensor], on_pass: Callable[[int], object] = lambda _: None
-) -> list[BlockStatistics]:
-    """Attention rank and mass, and what each block does to the residual stream.
+) -> list[dict[str, Tensor]]:
+    """Attention rank and mass of each block, and what it does to the residual stream.
 
     Attention matrices are made for one block and one sequence at a time: heads · T² numbers.
 
@@ -169,25 +119,44 @@ def block_statistics(
         model: In evaluation mode.
         batches: Windows of token ids, (B, T + 1).
         on_pass: Is told how many blocks were run.
+
+    Returns:
+        For each block k* `rank` and m* `mass`, (sequences, heads), and per sequence, (sequences,), means over its
+        tokens: `cosine` of the block's input and output, `change`, the norm of what it adds as a share of its input's,
+        and `norm` of the residual stream after it.
     """
+    found: list[dict[str, list[Tensor]]] = [
+        {name: [] for name in ("rank", "mass", "cosine", "change", "norm")} for _ in model.transformer.h
+    ]
     device = next(model.parameters()).device
-    statistics = [BlockStatistics() for _ in model.transformer.h]
     with torch.inference_mode():
         for window in (window for batch in batches for window in batch):
-            walk = Walk(model, window[None, :-1].to(device).long())
-            x = walk.embedded
-            for number, (block, found) in enumerate(zip(walk.blocks, statistics, strict=True)):
+            with ExitStack() as watched:
+                for block, values in zip(model.transformer.h, found, strict=True):
+                    watched.enter_context(attention_of(block, partial(_note_attention, values)))
+                states = Walk(model, window[None, :-1].to(device).long()).states
+            for values, before, after in zip(found, states, states[1:], strict=False):
+                x, y = before[0].float(), after[0].float()
+                values["cosine"].append(torch.cosine_similarity(x, y, dim=-1).mean())
+                values["change"].append(((y - x).norm(dim=-1) / x.norm(dim=-1)).mean())
+                values["norm"].append(y.norm(dim=-1).mean())
+            on_pass(len(found))
+    return [{name: torch.stack(values).cpu() for name, values in block.items()} for block in found]
 
-                def take(attention: Tensor, found: BlockStatistics = found) -> None:
-                    found.rank += attention_rank(attention).cpu()
-                    found.mass += attention_mass(attention).cpu()
 
-                with attention_of(block, take):
-                    after = walk.through(number, x)
-                before, now = x.float()[0], after.float()[0]
-                found.cosine.append(torch.cosine_similarity(before, now, dim=-1).mean().cpu())
-                found.change.append(((now - before).norm(dim=-1) / before.norm(dim=-1)).mean().cpu())
-                found.norm.append(now.norm(dim=-1).mean().cpu())
-                x = after
-                on_pass(1)
-    return statistics
+def _note_attention(values: dict[str, list[Tensor]], attention: Tensor) -> None:
+    values["rank"].append(attention_rank(attention)[0])
+    values["mass"].append(attention_mass(attention)[0])
+
+
+def summary(statistics: dict[str, Tensor], *, heads: bool) -> dict[str, object]:
+    """A block's statistics in one number each, and rank and mass of every head if asked for.
+
+    Rank and mass are the paper's: the largest over heads, averaged over sequences.
+    """
+    of_heads = {name: statistics[name].float() for name in ("rank", "mass")}
+    return {
+        **{name: values.amax(-1).mean().item() for name, values in of_heads.items()},
+        **{name: values.mean().item() for name, values in statistics.items() if name not in of_heads},
+        **({f"{name}_per_head": values.mean(0).tolist() for name, values in of_heads.items()} if heads else {}),
+    }

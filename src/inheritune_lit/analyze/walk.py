@@ -1,7 +1,7 @@
 """A model's forward pass taken apart: embedding, one block after another, norm and head, as litGPT runs them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Walk:
     """Runs any blocks of a model in any order, each with the arguments that its own forward pass would give it.
 
-    Nothing of litGPT's forward pass is written again: stand-ins for the blocks note what it calls them with, and hand
-    a hidden state of ours to its norm and head. So positions, rotary tables per block, scaled embeddings and capped
-    logits are those of every architecture that litGPT knows.
+    Nothing of litGPT's forward pass is written again: hooks note what it calls its blocks with, and a stand-in for them
+    hands a hidden state of ours to its norm and head. So positions, rotary tables per block, scaled embeddings and
+    capped logits are those of every architecture that litGPT knows.
 
     Args:
         model: In evaluation mode.
@@ -26,12 +26,18 @@ class Walk:
     def __init__(self, model: "GPT", idx: Tensor) -> None:
         self.model, self.idx = model, idx
         self.blocks: list[nn.Module] = list(model.transformer.h)
-        notes = [_Note() for _ in self.blocks]
-        with _blocks(model, notes), _until_noted(notes[-1]):
+        self.states: list[Tensor] = []
+        """states[n]: the hidden state after the first n blocks, (B, T, C)"""
+        self._arguments: list[tuple[Any, ...]] = []
+        with ExitStack() as hooks:
+            for block in self.blocks:
+                hooks.callback(block.register_forward_pre_hook(self._note).remove)
+            hooks.callback(self.blocks[-1].register_forward_hook(lambda _, __, x: self.states.append(x)).remove)
             model(idx)
-        self.embedded: Tensor = notes[0].x
-        """What goes into block 0, (B, T, C)"""
-        self._arguments = [note.arguments for note in notes]
+
+    def _note(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.states.append(inputs[0])
+        self._arguments.append(inputs[1:])
 
     def through(self, block: int, x: Tensor) -> Tensor:
         """A hidden state after this block, (B, T, C)."""
@@ -39,26 +45,12 @@ class Walk:
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, T, V) of a hidden state, by the model's own norm and head."""
-        with _blocks(self.model, [_Give(x)]):
+        own = self.model.transformer.h
+        self.model.transformer.h = nn.ModuleList([_Give(x)])
+        try:
             return self.model(self.idx)
-
-
-class _Noted(Exception):
-    """Ends a forward pass whose rest is not wanted."""
-
-
-class _Note(nn.Module):
-    """Stands in for a block; keeps what it is called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = False
-
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
-        self.x, self.arguments = x, arguments
-        if self.last:
-            raise _Noted
-        return x
+        finally:
+            self.model.transformer.h = own
 
 
 class _Give(nn.Module):
@@ -73,24 +65,7 @@ class _Give(nn.Module):
 
 
 @contextmanager
-def _until_noted(last: _Note) -> Iterator[None]:
-    last.last = True
-    with suppress(_Noted):
-        yield
-
-
-@contextmanager
-def _blocks(model: "GPT", blocks: "list[Any]") -> Iterator[None]:
-    own = model.transformer.h
-    model.transformer.h = nn.ModuleList(blocks)
-    try:
-        yield
-    finally:
-        model.transformer.h = own
-
-
-@contextmanager
-def attention_of(block: nn.Module, take: Any) -> Iterator[None]:
+def attention_of(block: nn.Module, take: Callable[[Tensor], object]) -> Iterator[None]:
     """While it lasts, `take` gets the block's attention matrices, (B, heads, T, T), one forward pass at a time.
 
     litGPT's own attention makes them, with the identity for its values: scale, mask and capping are the model's.

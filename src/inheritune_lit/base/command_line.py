@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -65,6 +66,13 @@ def run(function: Any, prog: str, argv: Sequence[str] | None = None) -> Any:
             f"{prog}: error: {error.strerror}: {error.filename or 'a file that was being read or written'}. What was "
             "whole before is whole still: mend that, and give the same command again."
         )
+
+
+def given_command() -> str:
+    """The command that this process was started with, as one would type it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    program = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else [Path(sys.argv[0]).name]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _spell_out_flags(function: Callable[..., Any], argv: list[str]) -> list[str]:

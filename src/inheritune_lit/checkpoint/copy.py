@@ -53,7 +53,7 @@ class InMemory(dict[str, "torch.Tensor"]):
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorCopy:
     """One tensor of a checkpoint file to be written: where it is read, what is kept of it, what it becomes."""
 
     weights: Weights | InMemory
@@ -92,30 +92,30 @@ class Part:
         return tensor.to(self.dtype).contiguous()
 
 
-def identities(parts: Mapping[str, Part]) -> dict[str, tuple[Any, ...]]:
+def identities(copies: Mapping[str, TensorCopy]) -> dict[str, tuple[Any, ...]]:
     """Target tensor name → a key that two targets share if they are one tensor.
 
     Tensors that are tied in their source stay tied. One that is used in two places becomes two: they train apart.
     """
     used: Counter[tuple[int, str]] = Counter()
     keys = {}
-    for target, part in parts.items():
-        use = (id(part.weights), part.name)
-        keys[target] = (id(part.weights), part.weights.identity(part.name), part.cut, used[use])
+    for target, copy in copies.items():
+        use = (id(copy.weights), copy.name)
+        keys[target] = (id(copy.weights), copy.weights.identity(copy.name), copy.cut, used[use])
         used[use] += 1
     return keys
 
 
-def distinct(parts: Mapping[str, Part]) -> list[str]:
+def distinct(copies: Mapping[str, TensorCopy]) -> list[str]:
     """One target name for each tensor that takes space: tied tensors count once."""
-    return list({key: target for target, key in identities(parts).items()}.values())
+    return list({key: target for target, key in identities(copies).items()}.values())
 
 
-def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -> str:
+def copy_tensors(copies: Mapping[str, TensorCopy], path: Path, *, check_finite: bool) -> str:
     """Writes tensors of checkpoints into a new PyTorch checkpoint file, made durable.
 
     Args:
-        parts: Target tensor name → where it comes from. Tensors that are tied in their source stay tied.
+        copies: Target tensor name → where it comes from. Tensors that are tied in their source stay tied.
         path: The file to write.
         check_finite: Refuse a NaN or an infinity.
 
@@ -127,16 +127,16 @@ def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -
     """
     from tqdm import tqdm
 
-    targets, keys = distinct(parts), identities(parts)
-    total = sum(parts[target].numel * parts[target].dtype.itemsize for target in targets)
+    targets, keys = distinct(copies), identities(copies)
+    total = sum(copies[target].numel * copies[target].dtype.itemsize for target in targets)
     stored: dict[tuple[Any, ...], Any] = {}  # by identity, so that tied tensors stay tied
     bar = tqdm(total=total, desc="Writing", unit="B", unit_scale=True, disable=total < PROGRESS_BAR_FROM or None)
     try:
         with bar, path.open("wb", buffering=0) as raw, _Hashing(raw) as file:
-            reads = [(parts[target].size, partial(_read, parts[target], check_finite)) for target in targets]
+            reads = [(copies[target].size, partial(_read, copies[target], check_finite)) for target in targets]
             with _incremental_save(file) as saver:
                 for target, read in zip(targets, read_ahead(reads, lambda: file.hashed), strict=True):
-                    tensor = parts[target].of(read)
+                    tensor = copies[target].of(read)
                     if tensor.untyped_storage().nbytes() != tensor.nbytes:
                         tensor = tensor.clone()  # a view of a larger storage would drag all of it along
                     file.lasting = tensor.data_ptr() == read.data_ptr()
@@ -151,19 +151,19 @@ def copy_tensors(parts: Mapping[str, Part], path: Path, *, check_finite: bool) -
             raise InheritError(f"Writing {path} failed: the disk is full or a size limit was hit. ({error})") from error
         raise
     # raises if the writer was cut short without saying so; it has written the tensors first, in this order
-    for part, record in zip(map(parts.__getitem__, targets), zip_records(path), strict=False):
-        if isinstance(part.weights, Weights) and part.is_verbatim:
-            part.weights.compare(part.name, record.crc32)
+    for copy, record in zip(map(copies.__getitem__, targets), zip_records(path), strict=False):
+        if isinstance(copy.weights, Weights) and copy.is_verbatim:
+            copy.weights.compare(copy.name, record.crc32)
     return digest
 
 
-def _read(part: Part, check_finite: bool, buffer: memoryview) -> "torch.Tensor":
-    tensor = part.weights.read(part.name, buffer, compare=not part.is_verbatim)
+def _read(copy: TensorCopy, check_finite: bool, buffer: memoryview) -> "torch.Tensor":
+    tensor = copy.weights.read(copy.name, buffer, compare=not copy.is_verbatim)
     if check_finite:
         try:
-            refuse_not_finite(tensor, part.name, part.weights.path)
+            refuse_not_finite(tensor, copy.name, copy.weights.path)
         except InheritError as error:
-            part.weights.read(part.name, buffer)  # a corrupt tensor may hold anything: then that is what is said
+            copy.weights.read(copy.name, buffer)  # a corrupt tensor may hold anything: then that is what is said
             raise InheritError(f"{error} Or pass --no-check_finite to keep them.") from None
     return tensor
 

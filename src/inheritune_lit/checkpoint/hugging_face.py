@@ -1,6 +1,5 @@
 """A litGPT checkpoint as transformers has it: its tensors named by litGPT's converter, written by transformers."""
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -218,8 +217,3 @@ def _empty_model(hf_config: Any, state: "Mapping[str, torch.Tensor]") -> Any:
             f"{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}. Is it the reference's own?"
         )
     return model
-
-
-def hugging_face_versions() -> dict[str, str]:
-    """The versions of what wrote the folder."""
-    return {name: importlib.metadata.version(name) for name in ("transformers", "safetensors", "tokenizers")}

@@ -71,6 +71,25 @@ def _error(layers: str, n_layer: int, problem: str) -> InheritError:
     )
 
 
+def ranges(blocks: Sequence[int]) -> str:
+    """[0, 1, 2, 5] → 0-2,5"""
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1].append(block)
+        else:
+            parts.append([block])
+    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def layers_argument(blocks: Sequence[int]) -> str:
+    """What `--layers` says for these blocks: the inverse of parse_layers."""
+    if [*blocks] == [*range(len(blocks))]:
+        return str(len(blocks))
+    text = ranges(blocks)
+    return f"{text}-{text}" if text.isdecimal() else text  # 5 alone would be the first five
+
+
 def inherited_names(names: Iterable[str], blocks: Sequence[int]) -> dict[str, str]:
     """Target tensor name → source tensor name: all that is not in a block, and the chosen blocks renumbered.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes, load_config
+from inheritune_lit.checkpoint.layers import ranges
 from inheritune_lit.checkpoint.weights import Weights
 
 if TYPE_CHECKING:
@@ -49,14 +50,3 @@ def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
 
     for i in set(range(len(model.transformer.h))) - set(blocks):
         model.transformer.h[i] = Skip()
-
-
-def ranges(blocks: Sequence[int]) -> str:
-    """[0, 1, 2, 5] → 0-2,5"""
-    parts: list[list[int]] = []
-    for block in blocks:
-        if parts and block == parts[-1][-1] + 1:
-            parts[-1].append(block)
-        else:
-            parts.append([block])
-    return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -1,12 +1,88 @@
-"""A folder's receipt: what it is made of, and its files' hashes."""
+"""A folder's receipt: what it is made of, by what, and its files' hashes. Every receipt is written and read here."""
 
 import importlib.metadata
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit.base.command_line import given_command
+from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import read_json, sha256_file
-from inheritune_lit.checkpoint.folder import RECEIPT
+from inheritune_lit.base.files import read_json, sha256_file, write_json
+from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, TOKENIZER_FILES
+
+
+def write_receipt(
+    folder: Path,
+    kind: str,
+    content: Mapping[str, Any],
+    *,
+    sha256: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+    packages: Collection[str] = (),
+) -> dict[str, Any]:
+    """Writes the receipt of a folder that is whole but for it.
+
+    Args:
+        folder: All its files are listed, by size and SHA-256.
+        kind: surgery, conversion, run, export or analysis.
+        content: What it is made of. `is_done` compares what a command would put here, the `inputs` among it.
+        sha256: Of files that were hashed while they were written.
+        without: Files that people may edit, and which are not listed therefore.
+        packages: Whose versions count besides ours, litGPT's and torch's.
+
+    Returns:
+        The receipt.
+    """
+    hashed = sha256 or {}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashed.get(path.name) or sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name not in without
+    }
+    made = {"command": given_command(), "versions": versions(*packages), "files": files}
+    receipt = {"format": 1, "kind": kind, **content, **made}
+    write_json(folder / RECEIPT, receipt)
+    return receipt
+
+
+def is_done(out_dir: Path, kind: str, content: Mapping[str, Any]) -> bool:
+    """Whether a command's folder is there, whole, and made from the same with the same settings; says so if it is.
+
+    Args:
+        out_dir: May be missing, or have no receipt that tells: not done then, and `staging` refuses to replace it.
+        kind: As write_receipt takes it.
+        content: What of the receipt is known before the work, `inputs` (see inputs_of) among it.
+
+    Raises:
+        InheritError: it was made from something else or with other settings, or its files are not its receipt's.
+    """
+    if not (out_dir / RECEIPT).is_file():
+        return False
+    receipt = read_receipt(out_dir)
+    if "inputs" not in receipt:  # 0.1.0's, or a run's
+        return False
+    wanted = {"kind": kind, **content}
+    if changed := differences({name: receipt[name] for name in wanted if name in receipt}, wanted):
+        raise InheritError(
+            f"{out_dir} exists already, and was made otherwise: {'; '.join(changed)}. Choose another folder, or pass "
+            "--overwrite to replace it."
+        )
+    check_files(out_dir, receipt["files"])
+    print(f"{out_dir} is whole already, made from the same files with the same settings.")
+    return True
+
+
+def inputs_of(folder: Path, fingerprint: str | None) -> dict[str, str | None]:
+    """What a checkpoint folder gives to what is made of it: its weights' fingerprint and its other files' SHA-256.
+
+    Args:
+        folder: The checkpoint's.
+        fingerprint: Weights.fingerprint(); None if no weights are read.
+    """
+    names = (MODEL_CONFIG, HF_CONFIG, *TOKENIZER_FILES)
+    files = {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
+    return {"weights": fingerprint, **files}
 
 
 def check_files(folder: Path, files: dict[str, dict[str, object]]) -> None:
@@ -52,6 +128,6 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     return receipt
 
 
-def versions() -> dict[str, str]:
-    """The versions of what decides the bytes of our output."""
-    return {name: importlib.metadata.version(name) for name in ("inheritune_lit", "litgpt", "torch")}
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of what decides the bytes of our output, and of other packages."""
+    return {name: importlib.metadata.version(name) for name in ("inheritune_lit", "litgpt", "torch", *packages)}

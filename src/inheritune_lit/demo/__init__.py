@@ -29,7 +29,7 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
     before it runs. A stage whose result is whole is not done again, so that a demo that was stopped goes on where it
     was. Run it where the recipes are, in the repository's root.
 
-    Arguments:
+    Args:
         out_dir: The folder for all it writes, about 5 GiB: OUT_DIR/results.json and OUT_DIR/loss_curves.png in the end.
         layers: Which of the reference's 30 blocks to keep, as for `inheritune surgery`: 15, 0-10,26-29, ::2 …
         steps: Optimizer steps of each of the two runs, 2,048 tokens a step.

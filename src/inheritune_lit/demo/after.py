@@ -88,7 +88,8 @@ def _analyze(paths: Paths, subject: Path, checkpoint: Path, keep: int | None = N
         pass
     choices = ["--keep", keep] if keep else []
     sizes = ["--windows", WINDOWS, "--max_seq_length", LENGTH]
-    _inheritune("analyze", subject, "--data", paths.tokens, *choices, *sizes)
+    overwrite = ["--overwrite"] if (subject / "analysis").exists() else []
+    _inheritune("analyze", subject, "--data", paths.tokens, *choices, *sizes, *overwrite)
     return False
 
 

@@ -21,7 +21,7 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
     The text is Shakespeare's, with Hamlet held out, the tokenizer a small BPE made from it. Given again, the command
     goes on where it was stopped. Run it where the recipes are, in the repository's root.
 
-    Arguments:
+    Args:
         out_dir: The folder for all it writes: text, tokenizer and tokens, which all seeds share, and seed42 and so on.
         seed: Of the initialisation and of the data's order.
         steps: T, optimizer steps of a stage, instead of the recipe's 600.

@@ -1,8 +1,6 @@
 """`inheritune evaluate`: a model's scores on a suite of lm-eval's tasks, and its loss on held-out tokens."""
 
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.base.folders import locked
@@ -48,7 +47,7 @@ def evaluate(
 
     An evaluation that was interrupted goes on with its next task when the command is given again.
 
-    Arguments:
+    Args:
         checkpoint: A run, a litGPT checkpoint folder, a Hugging Face folder, or a model's name on the hub.
         suite: low_data (the paper's ten tasks), gpt2, smoke, or a YAML file; low_data, unless only --loss is asked for.
         tasks: Only these tasks of the suite, with commas between.
@@ -110,7 +109,7 @@ def _measure_loss(
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     model = {"name": subject.name, "path": str(subject.path), "fingerprint": subject.fingerprint}
-    write_json_whole(out_dir / "loss.json", {**content, "model": model, "command": _command()})
+    write_json_whole(out_dir / "loss.json", {**content, "model": model, "command": given_command()})
     for name, numbers in {"all": content, **content["domains"]}.items():
         error = "" if numbers["stderr"] is None else f" ± {numbers['stderr']:.4f}"
         print(
@@ -178,9 +177,5 @@ def _header(subject: Subject, suite: Suite, limit: int | None, model: ModelOptio
         "limit": limit,
         "settings": {"dtype": model.dtype, "device": model.device.split(":")[0]},
         "versions": versions(),
-        "command": _command(),
+        "command": given_command(),
     }
-
-
-def _command() -> str:
-    return shlex.join(["inheritune", *sys.argv[1:]])

@@ -179,5 +179,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: "unknown" if value is None else f"{100 * value:.2f}",
     "small": lambda value: f"{value:.1e}",
     "blocks": _blocks,
-    "command": lambda command: re.sub(r"^__main__\.py ", "inheritune ", command),  # of python -m inheritune_lit
+    "command": lambda command: re.sub(r"^__main__\.py ", "inheritune ", command),  # of python -m, as 0.1.0 noted it
 }

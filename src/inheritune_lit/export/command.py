@@ -4,15 +4,15 @@ litGPT's own converter names and splits the tensors, transformers writes them. W
 must describe the weights, the tokenizer must be the one that litGPT used, and the logits must be litGPT's.
 """
 
-import shlex
+import hashlib
+import json
 import shutil
-import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import sha256_file, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
     RECEIPT,
@@ -23,19 +23,12 @@ from inheritune_lit.checkpoint.folder import (
     find_checkpoint,
     load_config,
 )
-from inheritune_lit.checkpoint.hugging_face import (
-    cast,
-    convert,
-    hugging_face_versions,
-    is_tied,
-    read_hf_config,
-    write_model,
-)
-from inheritune_lit.checkpoint.receipt import check_files, read_receipt, versions
+from inheritune_lit.checkpoint.hugging_face import cast, convert, is_tied, read_hf_config, write_model
+from inheritune_lit.checkpoint.receipt import check_files, inputs_of, is_done, read_receipt, versions, write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
 from inheritune_lit.export.parity import check_export
-from inheritune_lit.export.reload import Reloaded, attention_of
+from inheritune_lit.export.reload import attention_of
 from inheritune_lit.runs.lineage import Lineage, read_lineage
 
 if TYPE_CHECKING:
@@ -44,6 +37,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 TEMPLATE = "chat_template.jinja"
 DTYPES = ("float32", "bfloat16", "float16")
+PACKAGES = ("transformers", "safetensors", "tokenizers")
 
 
 def export(
@@ -61,7 +55,7 @@ def export(
     The folder is opened again by transformers in a new process, and appears only if no tensor is missing or left over
     and its logits equal litGPT's. `inheritune verify` checks it again later.
 
-    Arguments:
+    Args:
         checkpoint: A litGPT checkpoint folder (surgery's; final or step-* of a run), or the folder of a finished run.
         out_dir: The folder to write. It appears when it is whole.
         dtype: Convert the weights to this type. Without it they keep their own.
@@ -71,16 +65,13 @@ def export(
         overwrite: Replace OUT_DIR if it exists.
         dry_run: Check the checkpoint, say what would be written, and write nothing.
     """
-    folder = find_checkpoint(Path(checkpoint))
+    plan = make_plan(Path(checkpoint), dtype=dtype, license=license, base_model=base_model)
     if dry_run:
-        check_metadata(license, base_model)
-        config, weights, _ = open_checkpoint(folder)
-        check_tokenizer(folder, config, read_lineage(folder))
-        print(f"{folder}: {config.n_layer} blocks in {dtype or common_dtype(weights)}; would write {out_dir}")
+        print(f"{plan.checkpoint}: {plan.config.n_layer} blocks in {plan.dtype}; would write {out_dir}")
         return
-    receipt = export_checkpoint(
-        folder, Path(out_dir), dtype=dtype, license=license, base_model=base_model, overwrite=overwrite
-    )
+    if not overwrite and is_done(Path(out_dir), "export", plan.settings()):
+        return
+    receipt = write_export(plan, Path(out_dir), overwrite=overwrite)
     check = receipt["check"]
     print(
         f"Wrote {out_dir}: {check['depth']} blocks, {receipt['parameters']:,} parameters in {receipt['dtype']}. "
@@ -88,55 +79,97 @@ def export(
     )
 
 
-def export_checkpoint(
-    checkpoint: Path,
-    out_dir: Path,
-    *,
-    dtype: str | None = None,
-    license: str | None = None,
-    base_model: str | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any]:
-    """`export` for programs: writes `out_dir` and returns its receipt.
+@dataclass(frozen=True)
+class Plan:
+    """What will be exported: a checkpoint whose parts were checked against each other."""
+
+    checkpoint: Path
+    config: "Config"
+    weights: Weights
+    hf_config: Any
+    """transformers' config"""
+    lineage: Lineage
+    dtype: str
+    license: str | None
+    base_model: str | None
+
+    def settings(self) -> dict[str, Any]:
+        """What of the receipt decides about what is written."""
+        told = {name: getattr(self.lineage, name) for name in ("run", "recipe", "start", "evaluations")}
+        digests = {
+            name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+            for name, value in told.items()
+        }
+        inputs = inputs_of(self.checkpoint, self.weights.fingerprint()) | digests
+        return {"dtype": self.dtype, "license": self.license, "base_model": self.base_model, "inputs": inputs}
+
+
+def make_plan(
+    checkpoint: Path, *, dtype: str | None = None, license: str | None = None, base_model: str | None = None
+) -> Plan:
+    """Opens a checkpoint and checks all that can be before something is written.
 
     Raises:
-        InheritError: the checkpoint or its config.json is not what it should be, or what was written is not, or
-            `out_dir` holds results of an evaluation.
+        InheritError: the checkpoint, its config.json or its tokenizer is not what it should be, or the hub would not
+            take the licence or the base model.
     """
     check_metadata(license, base_model)
-    checkpoint = find_checkpoint(checkpoint)
-    refuse_to_replace(out_dir, checkpoint)
+    folder = find_checkpoint(checkpoint)
+    config, weights, hf_config = open_checkpoint(folder)
+    lineage = read_lineage(folder)
+    check_tokenizer(folder, config, lineage)
+    return Plan(folder, config, weights, hf_config, lineage, dtype or common_dtype(weights), license, base_model)
+
+
+def export_checkpoint(checkpoint: Path, out_dir: Path, *, overwrite: bool = False, **options: Any) -> dict[str, Any]:
+    """`export` for programs: make_plan's checks with its options, then write_export; returns the receipt."""
+    return write_export(make_plan(checkpoint, **options), out_dir, overwrite=overwrite)
+
+
+def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Writes `out_dir` and returns its receipt.
+
+    Raises:
+        InheritError: what was written is not the checkpoint's model, or `out_dir` holds results of an evaluation.
+    """
+    refuse_to_replace(out_dir, plan.checkpoint)
     if overwrite and any((out_dir / "evaluation").glob("*.json")):
         raise InheritError(
             f"--overwrite would delete the results of `inheritune evaluate` in {out_dir / 'evaluation'}. "
             "Move them away, or choose another --out_dir."
         )
-    config, weights, hf_config = open_checkpoint(checkpoint)
-    lineage = read_lineage(checkpoint)
-    check_tokenizer(checkpoint, config, lineage)
-    dtype = dtype or common_dtype(weights)
+    checkpoint, lineage, hf_config = plan.checkpoint, plan.lineage, plan.hf_config
     with staging(out_dir, overwrite=overwrite) as folder:
-        _check_room(folder, weights)
-        write_model(cast(convert(weights, config, hf_config, checkpoint), dtype), hf_config, folder)
+        _check_room(folder, plan.weights)
+        write_model(cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype), hf_config, folder)
         copy_tokenizer(checkpoint, folder)  # generation_config.json too: it replaces the one that transformers made up
         _copy_chat_template(lineage, checkpoint, folder)
-        reloaded, check = check_export(folder, checkpoint, dtype)
-        source = {"name": lineage.name, "n_layer": config.n_layer, "fingerprint": weights.fingerprint()}
-        receipt = _receipt(source, lineage, reloaded, check)
+        reloaded, check = check_export(folder, checkpoint, plan.dtype)
+        start = lineage.start  # without its files, which are not here
+        content = {
+            "source": {
+                "name": lineage.name,
+                "n_layer": plan.config.n_layer,
+                "fingerprint": plan.weights.fingerprint(),
+            },
+            "inheritance": None if start is None else {name: value for name, value in start.items() if name != "files"},
+            **plan.settings(),
+            "parameters": reloaded.parameters,
+            "tokenizer": {"use_fast": reloaded.use_fast},
+            "check": check,
+        }
         card = render_card(
-            receipt,
+            {**content, "command": given_command(), "versions": versions(*PACKAGES)},
             lineage,
             name=out_dir.name,
-            context=config.block_size,
+            context=plan.config.block_size,
             architecture=hf_config.model_type,
             attention=attention_of(hf_config),
-            license=license,
-            base_model=base_model,
+            license=plan.license,
+            base_model=plan.base_model,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
-        receipt["files"] = _files(folder)
-        write_json(folder / RECEIPT, receipt)
-    return receipt
+        return write_receipt(folder, "export", content, without=[CARD], packages=PACKAGES)
 
 
 def open_checkpoint(folder: Path) -> "tuple[Config, Weights, Any]":
@@ -150,7 +183,7 @@ def open_checkpoint(folder: Path) -> "tuple[Config, Weights, Any]":
     config, weights = load_config(folder), Weights(folder / WEIGHTS)
     check_names_and_shapes(weights, config, folder)
     if not (folder / RECEIPT).is_file():
-        _check_bytes(weights)
+        weights.check()  # there are only the CRC-32s of its zip file to go by
     hf_config = read_hf_config(folder, config)
     hf_config.tie_word_embeddings = is_tied(weights)
     return config, weights, hf_config
@@ -191,25 +224,6 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
         )
 
 
-def _receipt(
-    source: Mapping[str, Any], lineage: Lineage, reloaded: Reloaded, check: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All but the files."""
-    start = lineage.start  # without its files, which are not here
-    return {
-        "format": 1,
-        "kind": "export",
-        "source": source,
-        "inheritance": None if start is None else {name: value for name, value in start.items() if name != "files"},
-        "dtype": reloaded.dtype,
-        "parameters": reloaded.parameters,
-        "tokenizer": {"use_fast": reloaded.use_fast},
-        "check": check,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": versions() | hugging_face_versions(),
-    }
-
-
 def _copy_chat_template(lineage: Lineage, checkpoint: Path, folder: Path) -> None:
     """From the recipe's tokenizer_dir, as litGPT does not copy it into checkpoints."""
     place = checkpoint_folder((lineage.recipe or {}).get("tokenizer_dir") or checkpoint)
@@ -217,30 +231,8 @@ def _copy_chat_template(lineage: Lineage, checkpoint: Path, folder: Path) -> Non
         shutil.copyfile(place / TEMPLATE, folder / TEMPLATE)
 
 
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """All but the card, which is for people to edit."""
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in sorted(folder.iterdir())
-        if path.name != CARD
-    }
-
-
-def _check_bytes(weights: Weights) -> None:
-    """Reads every tensor once, as a checkpoint without a receipt has only the CRC-32s of its zip file to go by."""
-    buffer = memoryview(bytearray(max(weights.record(name).size for name in weights)))
-    for name in weights:
-        weights.read(name, buffer)
-
-
 def _check_room(folder: Path, weights: Weights) -> None:
     needed = sum(weights.numel(name) * weights.dtype(name).itemsize for name in weights)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InheritError(f"The export needs {needed:,} bytes, the disk has {free:,} free. Free some space.")
-
-
-if __name__ == "__main__":
-    from inheritune_lit.base.command_line import run
-
-    run(export, "python -m inheritune_lit.export.command")

@@ -1,8 +1,6 @@
 """`inheritune convert-gpt2`: a GPT-2 from Hugging Face as a litGPT checkpoint folder; litGPT's converters know none."""
 
 import pickle
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +11,13 @@ from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
     MODEL_CONFIG,
-    RECEIPT,
     WEIGHTS,
     check_names_and_shapes,
     copy_tokenizer,
     refuse_code,
 )
 from inheritune_lit.checkpoint.hugging_face import weight_files
-from inheritune_lit.checkpoint.receipt import versions
+from inheritune_lit.checkpoint.receipt import inputs_of, is_done, write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.gpt2.hugging_face import from_hugging_face, hugging_face_config
 
@@ -33,7 +30,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
 
     `inheritune surgery` and `litgpt pretrain` take it from there. The weights keep their type.
 
-    Arguments:
+    Args:
         hf_dir: A folder with config.json and model.safetensors (or pytorch_model.bin), and tokenizer files.
         out_dir: The folder to write. It appears when it is whole.
         overwrite: Replace OUT_DIR if it exists.
@@ -46,6 +43,10 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
     refuse_code(hf_dir)  # it would be passed on
     source_config = read_json(hf_dir / HF_CONFIG, "Hugging Face config")
     files = weight_files(hf_dir)
+    sha256 = {path.name: sha256_file(path) for path in files}
+    inputs = {**inputs_of(hf_dir, None), **sha256}
+    if not overwrite and is_done(Path(out_dir), "conversion", {"inputs": inputs}):
+        return
     state, config = from_hugging_face(_load(files), source_config)
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         torch.save(state, folder / WEIGHTS)
@@ -54,20 +55,10 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
             yaml.dump(asdict(config), file)
         write_json(folder / HF_CONFIG, source_config | hugging_face_config(config))  # what an export will be
         copy_tokenizer(hf_dir, folder)
-        receipt = {
-            "format": 1,
-            "kind": "conversion",
-            "source": {"name": hf_dir.resolve().name, "sha256": {path.name: sha256_file(path) for path in files}},
-            "parameters": sum(tensor.numel() for tensor in state.values()),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "versions": versions(),
-            "files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-                for path in sorted(folder.iterdir())
-            },
-        }
-        write_json(folder / RECEIPT, receipt)
-    print(f"Wrote {out_dir}: {config.n_layer} blocks, {receipt['parameters']:,} parameters")
+        source = {"name": hf_dir.resolve().name, "sha256": sha256}
+        parameters = sum(tensor.numel() for tensor in state.values())
+        write_receipt(folder, "conversion", {"source": source, "inputs": inputs, "parameters": parameters})
+    print(f"Wrote {out_dir}: {config.n_layer} blocks, {parameters:,} parameters")
 
 
 def _load(files: list[Path]) -> dict[str, "torch.Tensor"]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import sha256_file, write_json, write_json_whole
+from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.base.folders import staging
-from inheritune_lit.checkpoint.copy import Part, copy_tensors, distinct
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
-from inheritune_lit.checkpoint.receipt import versions
+from inheritune_lit.checkpoint.copy import TensorCopy, copy_tensors, distinct
+from inheritune_lit.checkpoint.folder import HF_CONFIG, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
+from inheritune_lit.checkpoint.receipt import write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check
@@ -47,19 +47,14 @@ def bare_model(
     from litgpt.utils import save_config
 
     weights = Weights(saved / WEIGHTS)
-    parts = {name: Part(weights, name, weights.dtype(name)) for name in weights}
+    copies = {name: TensorCopy(weights, name, weights.dtype(name)) for name in weights}
     with staging(out_dir, overwrite=True) as folder:
         save_config(config, folder)
         for source in _beside(saved, recipe):
             shutil.copyfile(source, folder / source.name)
-        digest = copy_tensors(parts, folder / WEIGHTS, check_finite=True)
-        parameters = sum(parts[name].numel for name in distinct(parts))
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": digest if path.name == WEIGHTS else sha256_file(path)}
-            for path in sorted(folder.iterdir())
-        }
-        content = {"format": 1, "kind": "run", **receipt, "parameters": parameters, "versions": versions()}
-        write_json(folder / RECEIPT, content | {"files": files})
+        digest = copy_tensors(copies, folder / WEIGHTS, check_finite=True)
+        parameters = sum(copies[name].numel for name in distinct(copies))
+        write_receipt(folder, "run", {**receipt, "parameters": parameters}, sha256={WEIGHTS: digest})
     return parameters
 
 

@@ -20,7 +20,7 @@ def report(
 
     What a run lacks, such as an evaluation, is named with the command that makes it.
 
-    Arguments:
+    Args:
         runs: One or several folders of training runs; checkpoints with results of `inheritune evaluate` in
             evaluation/, too.
         out_dir: The folder to write. A report that is there is replaced.

@@ -5,21 +5,18 @@ Algorithm 1), and `--start` makes the starts to compare it with. What the target
 writes files. Importing it imports neither torch nor litGPT.
 """
 
-import shlex
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.files import write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.copy import copy_tensors
-from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, WEIGHTS, copy_tokenizer
-from inheritune_lit.checkpoint.receipt import versions
-from inheritune_lit.surgery.origins import summary
+from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, WEIGHTS, copy_tokenizer
+from inheritune_lit.checkpoint.receipt import is_done, write_receipt
 from inheritune_lit.surgery.starts import Head, Start
 from inheritune_lit.surgery.target import Plan, make_plan
 
@@ -43,7 +40,7 @@ def surgery(
     The result is a litGPT checkpoint folder that every litGPT command accepts, with a Hugging Face config.json that
     tells its true depth and a receipt, inheritance.json. `inheritune verify` checks a folder against its receipt.
 
-    Arguments:
+    Args:
         source_dir: A litGPT checkpoint folder: downloaded, converted, or saved by `litgpt pretrain`.
         layers: Which blocks of the reference to keep: 13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every
             second), or a list of these, as in 0-10,22-25. For last, middle, every-other, the stackings and grow: the
@@ -70,45 +67,17 @@ def surgery(
     if dry_run:
         return
     refuse_to_replace(Path(out_dir), *folders)
+    if not overwrite and is_done(Path(out_dir), "surgery", {**plan.settings(), "check_finite": check_finite}):
+        return
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         free = shutil.disk_usage(folder).free
         if free < plan.bytes:
             raise InheritError(f"{out_dir} needs {plan.bytes:,} bytes, its disk has {free:,} free. Free some space.")
-        write_target(plan, folder, check_finite=check_finite)
+        _write_configs(plan, folder)
+        copy_tokenizer(plan.source_dir, folder)
+        sha256 = {WEIGHTS: copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)}
+        write_receipt(folder, "surgery", {**plan.receipt(), "check_finite": check_finite}, sha256=sha256)
     print(f"Wrote {out_dir}")
-
-
-def write_target(plan: Plan, folder: Path, *, check_finite: bool) -> None:
-    """Writes the target's files into an empty folder, the receipt last."""
-    _write_configs(plan, folder)
-    copy_tokenizer(plan.source_dir, folder)
-    weights_sha256 = copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)
-    receipt = {
-        "format": 1,
-        "kind": "surgery",
-        "source": {
-            "name": plan.source_dir.resolve().name,
-            "n_layer": plan.source_config.n_layer,
-            "fingerprint": None,  # of a random start, which takes no tensor of it
-        },
-        **{key: parent.entry for key, parent in plan.parents.items()},
-        "start": plan.start,
-        "blocks": plan.blocks,
-        "origins": summary(plan.origins),
-        "dtype": plan.dtype,
-        "seed": plan.seed,
-        "parameters": plan.parameters(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": versions(),
-        "files": {
-            path.name: {
-                "bytes": path.stat().st_size,
-                "sha256": weights_sha256 if path.name == WEIGHTS else sha256_file(path),
-            }
-            for path in sorted(folder.iterdir())
-        },
-    }
-    write_json(folder / RECEIPT, receipt)
 
 
 def _write_configs(plan: Plan, folder: Path) -> None:
@@ -121,9 +90,3 @@ def _write_configs(plan: Plan, folder: Path) -> None:
     elif not gpt2.is_gpt2(plan.source_config):  # a GPT-2's follows from litGPT's Config
         source = plan.source_dir / HF_CONFIG
         print(f"{source} is missing: the target has none either, and can't be exported to Hugging Face until it has.")
-
-
-if __name__ == "__main__":
-    from inheritune_lit.base.command_line import run
-
-    run(surgery, "python -m inheritune_lit.surgery")

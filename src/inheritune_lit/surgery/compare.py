@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
-from inheritune_lit.checkpoint.copy import Part
+from inheritune_lit.checkpoint.copy import TensorCopy
 from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, check_names_and_shapes, expected_shapes, load_config
-from inheritune_lit.checkpoint.model import keep_only, load_model, ranges
+from inheritune_lit.checkpoint.layers import ranges
+from inheritune_lit.checkpoint.model import keep_only, load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.origins import Giver, Origin, recorded
-from inheritune_lit.surgery.starts import SUBSETS, half_width
+from inheritune_lit.surgery.starts import RULES, half_width
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,10 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
     check_names_and_shapes(reference, load_config(source), source)
     giver = _giver(folder, receipt, source, reference.fingerprint())
     origins = recorded(receipt["origins"], target)
-    if receipt["start"] == "half-width":
+    rule = next((rule for start, rule in RULES.items() if start == receipt["start"]), None)
+    if rule is None:
+        raise InheritError(f"{folder / RECEIPT} is damaged: no start is called {receipt['start']!r}. Write it again.")
+    if rule.halves:
         config = load_config(folder)
         origins = half_width(origins, expected_shapes(config), config)
     compared = {name: origin for name, origin in origins.items() if origin.giver == giver}
@@ -40,7 +44,7 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
     others = sorted({origin.giver for origin in origins.values()} - {giver})
     rest = f"; the other {len(target) - len(compared)} ({' and '.join(others)}) were not compared" if others else ""
     print(f"{folder}: {len(compared)} tensors equal those of {source}{rest}")
-    if receipt["start"] not in SUBSETS:
+    if not rule.is_subset:
         print(f"{folder}: its logits are not those of blocks of {source} ({receipt['start']}), and were not compared")
         return
     compare_logits(folder, source, receipt["blocks"])
@@ -83,7 +87,7 @@ def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Orig
         if origin.name not in source:
             raise InheritError(f"{target.path}: {name} should be {origin.name} of {source.path}, which has none.")
         # bytes, not values: a NaN that was kept on purpose equals itself
-        expected = Part(source, origin.name, target.dtype(name), origin.cut).of(source[origin.name])
+        expected = TensorCopy(source, origin.name, target.dtype(name), origin.cut).of(source[origin.name])
         if not torch.equal(_bytes(target[name]), _bytes(expected)):
             raise InheritError(f"{target.path}: {name} differs from {origin.name} of {source.path}.")
 

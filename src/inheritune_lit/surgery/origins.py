@@ -41,7 +41,7 @@ def block_of(name: str) -> int:
     return int(name.removeprefix(BLOCK).split(".", 1)[0])
 
 
-def part_of(name: str) -> str:
+def module_of(name: str) -> str:
     """attn, mlp or norm, for a block's tensor. A norm inside of attention (of queries, of keys) is a norm."""
     modules = name.removeprefix(BLOCK).split(".")[1:]
     return "norm" if any("norm" in module for module in modules) else modules[0]
@@ -85,5 +85,5 @@ def recorded(summary: Summary, names: Iterable[str]) -> dict[str, Origin]:
 def _place(name: str) -> tuple[str, str]:
     """transformer.h.3.attn.qkv.weight → (transformer.h.3, attn); lm_head.weight → (lm_head, "")"""
     if name.startswith(BLOCK):
-        return f"{BLOCK}{block_of(name)}", part_of(name)
+        return f"{BLOCK}{block_of(name)}", module_of(name)
     return name.rsplit(".", 1)[0], ""

@@ -1,33 +1,21 @@
-"""The starts to compare with: where each tensor of a target comes from, and the Config it makes.
+"""The starts: where each tensor of a target comes from, and the Config it makes. RULES is the table of them.
 
-Pure functions on names, shapes and Configs; `surgery` opens the files and writes the target. Importing this module
+Pure functions on names, shapes and Configs; `command` opens the files and writes the target. Importing this module
 imports neither torch nor litGPT.
-
-| start | what it is |
-|---|---|
-| inherit | the blocks that `--layers` names, with the source's embeddings, final norm and head |
-| last, middle, every-other | the same with the source's last or middle N blocks, or with blocks 0, 2, 4 … |
-| random | litGPT's own initialisation, of the shape that inherit would have |
-| attention, mlp | of the blocks, only attention or only MLP is inherited, with the blocks' norms |
-| attention+mlp | both are inherited, without the blocks' norms |
-| stacking | all blocks of a trained model of n/2 blocks, twice |
-| hybrid-stacking | the source's first n/2 blocks, twice |
-| half-width | all blocks, cut to the first half of their channels and heads |
-| grow | a trained target of n blocks, and the next blocks of the reference it came from |
 
 What isn't inherited in the three ablations is what `random` would hold with the same seed. They keep the source's
 embeddings, final norm and head whichever part of the blocks they inherit: the paper asks what in a block is worth
 inheriting, and a head behind a norm that it was not trained with reads noise.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
-from inheritune_lit.surgery.origins import Cut, Origin, block_of, part_of
+from inheritune_lit.surgery.origins import Cut, Origin, block_of, module_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,21 +36,82 @@ Start = Literal[
     "grow",
 ]
 Head = Literal["target", "reference"]
-SUBSETS: tuple[Start, ...] = ("inherit", "last", "middle", "every-other")
-"""The starts that are the source with some blocks taken out"""
-_INHERITED_PARTS = {"attention": ("attn", "norm"), "mlp": ("mlp", "norm"), "attention+mlp": ("attn", "mlp")}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a target starts: the blocks it has, what of them it inherits, what becomes of its Config."""
+
+    note: str
+    """What it is; N is the number that `--layers` says"""
+    place: Callable[[int, int], Iterable[int]] | None = None
+    """(N, blocks of the source) → the source's block for each of the target's; None takes `--layers` in any form"""
+    numbers: Callable[[int, int], range] = lambda n_layer, trained: range(1, n_layer + 1)
+    """(blocks of the source, of the trained target) → which N fit"""
+    why: str = ""
+    """Why only these, for the error"""
+    most_by_default: bool = False
+    """Without `--layers`, N is the largest that fits"""
+    inherits: tuple[str, ...] | None = None
+    """Modules of a block, and what is outside of the blocks; the rest is random. None is all"""
+    stacks: bool = False
+    """Blocks stand on themselves, as in an ordinary model of that depth"""
+    halves: bool = False
+    """Only the first half of the channels and heads is kept"""
+    grows: bool = False
+    """The first blocks, and what is outside of them, are a trained target's (`--target_dir`)"""
+
+    @property
+    def is_subset(self) -> bool:
+        """The source with some blocks taken out, so that its logits are known."""
+        return self.inherits is None and not (self.stacks or self.halves or self.grows)
+
+
+RULES: dict[Start, Rule] = {
+    "inherit": Rule("the blocks that --layers names"),
+    "last": Rule("the source's last N blocks", lambda n, n_layer: range(n_layer - n, n_layer)),
+    "middle": Rule("the source's middle N blocks", lambda n, n_layer: range((n_layer - n) // 2, (n_layer + n) // 2)),
+    "every-other": Rule(
+        "the source's blocks 0, 2, 4 …",
+        lambda n, n_layer: range(0, 2 * n, 2),
+        lambda n_layer, trained: range(1, (n_layer + 1) // 2 + 1),
+        why=", of which every other is taken",
+        most_by_default=True,
+    ),
+    "random": Rule("litGPT's own initialisation, of the shape that inherit would have", inherits=()),
+    "attention": Rule(
+        "attention and norms of the blocks, the rest of them random", inherits=("attn", "norm", "outside")
+    ),
+    "mlp": Rule("MLP and norms of the blocks, the rest of them random", inherits=("mlp", "norm", "outside")),
+    "attention+mlp": Rule("attention and MLP of the blocks, their norms new", inherits=("attn", "mlp", "outside")),
+    "stacking": Rule(
+        "all blocks of a trained model of half the depth, twice",
+        lambda n, n_layer: [*range(n_layer)] * 2,
+        lambda n_layer, trained: range(2 * n_layer, 2 * n_layer + 1),
+        why=", and all of them are stacked on themselves",
+        most_by_default=True,
+        stacks=True,
+    ),
+    "hybrid-stacking": Rule(
+        "the source's first N/2 blocks, twice",
+        lambda n, n_layer: [*range(n // 2)] * 2,
+        lambda n_layer, trained: range(2, 2 * n_layer + 1, 2),
+        why=", of which the first half of --layers is taken twice",
+        stacks=True,
+    ),
+    "half-width": Rule("the blocks with half the channels and heads", most_by_default=True, halves=True),
+    "grow": Rule(
+        "a trained target and the source's next blocks, N in all",
+        lambda n, n_layer: range(n),
+        lambda n_layer, trained: range(trained + 1, n_layer + 1),
+        why=", the trained target {trained}, and it takes the next ones",
+        grows=True,
+    ),
+}
 _HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size", "moe_intermediate_size")
 _HF_WIDTHS = (
-    "hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "num_kv_heads",
-    "intermediate_size",
-    "ffn_hidden_size",
-    "moe_intermediate_size",
-    "n_embd",
-    "n_head",
-    "n_inner",
+    *("hidden_size", "num_attention_heads", "num_key_value_heads", "num_kv_heads", "intermediate_size"),
+    *("ffn_hidden_size", "moe_intermediate_size", "n_embd", "n_head", "n_inner"),
 )
 
 
@@ -78,36 +127,26 @@ def choose_blocks(start: Start, layers: str | None, n_layer: int, *, trained: in
     Raises:
         InheritError: `layers` is missing or does not fit the start.
     """
-    defaults = {"half-width": n_layer, "every-other": (n_layer + 1) // 2, "stacking": 2 * n_layer}
-    if layers is None and start not in defaults:
+    rule = RULES[start]
+    numbers = rule.numbers(n_layer, trained)
+    if layers is None and not rule.most_by_default:
         raise InheritError(
             f"--start {start} needs --layers, the blocks of the target. The source has {n_layer} blocks."
         )
-    layers = str(defaults.get(start) if layers is None else layers).strip()
-    if start in ("inherit", "random", "half-width", *_INHERITED_PARTS):
+    layers = str(numbers[-1] if layers is None else layers).strip()
+    if rule.place is None:
         return parse_layers(layers, n_layer)
     if not layers.isdecimal():
         raise InheritError(f"--layers {layers}: --start {start} chooses the blocks itself, and takes a number of them.")
-    count = int(layers)
-    least, most, why = {
-        "last": (1, n_layer, ""),
-        "middle": (1, n_layer, ""),
-        "every-other": (1, (n_layer + 1) // 2, ", of which every other is taken"),
-        "stacking": (2 * n_layer, 2 * n_layer, ", and all of them are stacked on themselves"),
-        "hybrid-stacking": (2, 2 * n_layer, ", of which the first half of --layers is taken twice"),
-        "grow": (trained + 1, n_layer, f", the trained target {trained}, and it takes the next ones"),
-    }[start]
-    if not least <= count <= most or (start == "hybrid-stacking" and count % 2):
-        even = "an even number " if start == "hybrid-stacking" else ""
-        expected = f"{even}{least} to {most}" if least < most else str(most) if least == most else "none possible"
+    if (count := int(layers)) not in numbers:
+        even = "an even number " if numbers.step == 2 else ""
+        many = f"{even}{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else ""
+        expected = many or (str(numbers[0]) if numbers else "none possible")
         raise InheritError(
-            f"--layers {count} does not fit --start {start}: expected {expected}. The source has {n_layer} blocks{why}."
+            f"--layers {count} does not fit --start {start}: expected {expected}. The source has {n_layer} blocks"
+            f"{rule.why.format(trained=trained)}."
         )
-    first = {"last": n_layer - count, "middle": (n_layer - count) // 2}.get(start, 0)
-    if start in ("stacking", "hybrid-stacking"):
-        return list(range(count // 2)) * 2
-    step = 2 if start == "every-other" else 1
-    return list(range(first, first + step * count, step))
+    return list(rule.place(count, n_layer))
 
 
 def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Config":
@@ -117,10 +156,10 @@ def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Conf
         InheritError: litGPT can't describe these blocks, or a width can't be halved.
     """
     config = slice_config(config, blocks)
-    if start in ("stacking", "hybrid-stacking"):  # an ordinary model of n blocks: each scales by its new position
+    if RULES[start].stacks:  # an ordinary model of n blocks: each scales by its new position
         options = {key: value for key, value in config.hf_config.items() if key != "layer_idx"}
         return replace(config, hf_config=options)
-    if start != "half-width":
+    if not RULES[start].halves:
         return config
     widths = {key: getattr(config, key) for key in _HALVED if getattr(config, key) is not None}
     odd = {key: value for key, value in widths.items() if value % 2}
@@ -139,7 +178,7 @@ def start_hf_config(
         InheritError: the depth it states is not the source's.
     """
     sliced = slice_hf_config(hf_config, config, blocks)
-    return _halve_hf(sliced) if start == "half-width" else sliced
+    return _halve_hf(sliced) if RULES[start].halves else sliced
 
 
 def _halve_hf(hf_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +197,7 @@ def origins(
     head: Head = "target",
     tied: bool = False,
 ) -> dict[str, Origin]:
-    """Target tensor name → where it comes from.
+    """Target tensor name → where it comes from, whole.
 
     Args:
         start: How the target starts.
@@ -168,17 +207,17 @@ def origins(
         head: Whose final norm and head a grown target gets.
         tied: The source's head is its token embedding, which then goes with the head.
     """
+    rule = RULES[start]
+    of_source = (
+        ("lm_head.", "transformer.ln_f.", *(["transformer.wte."] if tied else [])) if head == "reference" else ()
+    )
 
     def origin(target: str, source: str) -> Origin:
         in_block = target.startswith(BLOCK)
-        if start == "random" or (in_block and part_of(target) not in _INHERITED_PARTS.get(start, (part_of(target),))):
+        if rule.inherits is not None and (module_of(target) if in_block else "outside") not in rule.inherits:
             return Origin("random", target)
-        if start != "grow":
-            return Origin("source", source)
-        if in_block:
-            return Origin("target" if block_of(target) < trained else "source", source)
-        of_head = target.startswith(("lm_head.", "transformer.ln_f.", *(["transformer.wte."] if tied else [])))
-        return Origin("source" if of_head and head == "reference" else "target", source)
+        of_trained = block_of(target) < trained if in_block else not target.startswith(of_source)
+        return Origin("target" if rule.grows and of_trained else "source", source)
 
     return {target: origin(target, source) for target, source in inherited_names(names, blocks).items()}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
-from inheritune_lit.checkpoint.copy import InMemory, Part, distinct
+from inheritune_lit.checkpoint.copy import InMemory, TensorCopy, distinct
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
     MODEL_CONFIG,
@@ -23,10 +23,12 @@ from inheritune_lit.checkpoint.folder import (
     refuse_code,
 )
 from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
+from inheritune_lit.checkpoint.receipt import inputs_of
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.surgery.origins import Origin
+from inheritune_lit.surgery.origins import Origin, summary
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 from inheritune_lit.surgery.starts import (
+    RULES,
     Head,
     Start,
     check_growth,
@@ -94,41 +96,62 @@ class Plan:
     hf_config: dict[str, Any] | None
     """The target's config.json, if the source has one"""
     origins: dict[str, Origin]
-    parts: dict[str, Part]
+    copies: dict[str, TensorCopy]
     """Target tensor name → what is written; random tensors are on the meta device as yet"""
     seed: int | None
     """Of the random tensors, if there are any"""
     dtype: str | None
     """What was asked for"""
+    head: Head | None
+    """What was asked for, if a trained target grows"""
+
+    def receipt(self) -> dict[str, Any]:
+        """What the receipt says but for the files."""
+        entries = {key: parent.entry for key, parent in self.parents.items()}
+        name, n_layer = self.source_dir.resolve().name, self.source_config.n_layer
+        return {
+            "source": {"name": name, "n_layer": n_layer, "fingerprint": None},  # of a random start: it takes no tensor
+            **entries,
+            **self.settings(),
+            "origins": summary(self.origins),
+            "parameters": self.parameters(),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What of the receipt decides about what is written."""
+        weights = {key: parent.weights.fingerprint() for key, parent in self.parents.items()}
+        inputs = {**weights, "source": inputs_of(self.source_dir, weights.get("source"))}
+        names = ("start", "blocks", "dtype", "seed", "head")
+        return {**{name: getattr(self, name) for name in names}, "inputs": inputs}
 
     @property
     def bytes(self) -> int:
-        return sum(self.parts[name].numel * self.parts[name].dtype.itemsize for name in distinct(self.parts))
+        return sum(self.copies[name].numel * self.copies[name].dtype.itemsize for name in distinct(self.copies))
 
     def parameters(self, *, embeddings: bool = True) -> int:
         """Number of parameters; without embeddings, those of tokens and positions and the head are left out."""
         return sum(
-            self.parts[name].numel
-            for name in distinct(self.parts)
+            self.copies[name].numel
+            for name in distinct(self.copies)
             if embeddings or not name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
         )
 
-    def drawn(self) -> dict[str, Part]:
-        """The parts with the random tensors drawn: litGPT's whole initialisation is in memory with them, in float32."""
+    def drawn(self) -> dict[str, TensorCopy]:
+        """The copies, with random tensors drawn: all of litGPT's initialisation is in memory then, in float32."""
         if self.seed is None:
-            return self.parts
+            return self.copies
         random = InMemory(random_state(self.config, self.seed), RANDOM)
         return {
-            name: replace(part, weights=random) if self.origins[name].giver == "random" else part
-            for name, part in self.parts.items()
+            name: replace(copy, weights=random) if self.origins[name].giver == "random" else copy
+            for name, copy in self.copies.items()
         }
 
     def __str__(self) -> str:
-        dtypes = sorted({str(part.dtype).removeprefix("torch.") for part in self.parts.values()})
+        dtypes = sorted({str(copy.dtype).removeprefix("torch.") for copy in self.copies.values()})
         givers = Counter(origin.giver for origin in self.origins.values())
         parents = {key: f"{parent.folder} ({parent.config.n_layer} blocks)" for key, parent in self.parents.items()}
         rows = {
-            "start": self.start + ("" if self.seed is None else f", seed {self.seed}"),
+            "start": f"{self.start}{'' if self.seed is None else f', seed {self.seed}'}: {RULES[self.start].note}",
             "source": f"{self.source_dir} ({self.source_config.name}, {self.source_config.n_layer} blocks)",
             **{key: text for key, text in parents.items() if key != "source"},
             "blocks": f"{len(self.blocks)}: {', '.join(map(str, self.blocks))}",
@@ -162,14 +185,15 @@ def make_plan(
             raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
     if not 0 <= seed < 2**32:
         raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
-    if (start == "grow") != (target_dir is not None):
+    rule = RULES[start]
+    if rule.grows != (target_dir is not None):
         raise InheritError(
             "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
             f"got --start {start} with --target_dir {target_dir}."
         )
     refuse_code(source_dir)  # its config.json becomes the target's
     config = load_config(source_dir)
-    parents = {} if start == "random" else {"source": Parent.open(source_dir)}
+    parents = {} if rule.inherits == () else {"source": Parent.open(source_dir)}
     if target_dir is not None:
         parents["target"] = Parent.open(target_dir)
         check_growth(config, parents["target"].config)
@@ -180,10 +204,10 @@ def make_plan(
     names = parents["source"].weights if parents else expected_shapes(config)
     tied = bool(parents) and parents["source"].tied
     given = origins(start, names, blocks, trained=trained, head=head, tied=tied)
-    if start == "half-width":
+    if rule.halves:
         given = half_width(given, shapes, target_config)
-    parts = _parts(given, parents, shapes, dtype)
-    assert {name: part.shape for name, part in parts.items()} == shapes, "the target is not the model of its Config"
+    copies = _copies(given, parents, shapes, dtype)
+    assert {name: copy.shape for name, copy in copies.items()} == shapes, "the target is not the model of its Config"
     is_random = any(origin.giver == "random" for origin in given.values())
     return Plan(
         start=start,
@@ -194,9 +218,10 @@ def make_plan(
         config=target_config,
         hf_config=_hf_config(start, source_dir, config, target_config, blocks),
         origins=given,
-        parts=parts,
+        copies=copies,
         seed=seed if is_random else None,
         dtype=dtype,
+        head=head if rule.grows else None,
     )
 
 
@@ -219,26 +244,28 @@ def _hf_config(
     return hf_config
 
 
-def _parts(
+def _copies(
     given: Mapping[str, Origin],
     parents: Mapping[str, Parent],
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str | None,
-) -> dict[str, Part]:
+) -> dict[str, TensorCopy]:
     """Target tensor name → where it is read and what it becomes."""
     import torch
 
     fresh = {name: torch.empty(shape, device="meta", dtype=torch.float32) for name, shape in shapes.items()}
     givers: dict[str, Weights | InMemory] = {key: parent.weights for key, parent in parents.items()}
     givers["random"] = InMemory(fresh, RANDOM)
-    parts = {
-        name: Part(givers[origin.giver], origin.name, givers[origin.giver].dtype(origin.name), origin.cut)
+    copies = {
+        name: TensorCopy(givers[origin.giver], origin.name, givers[origin.giver].dtype(origin.name), origin.cut)
         for name, origin in given.items()
     }
-    floating = [part.dtype for part in parts.values() if part.dtype.is_floating_point]
+    floating = [copy.dtype for copy in copies.values() if copy.dtype.is_floating_point]
     common = None if dtype is None else getattr(torch, dtype)
     if common is None and len({origin.giver for origin in given.values()}) > 1:
         common = reduce(torch.promote_types, floating)  # the widest rounds nothing, and a model computes in one
     if common is None:
-        return parts
-    return {name: replace(part, dtype=common) if part.dtype.is_floating_point else part for name, part in parts.items()}
+        return copies
+    return {
+        name: replace(copy, dtype=common) if copy.dtype.is_floating_point else copy for name, copy in copies.items()
+    }
