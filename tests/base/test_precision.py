@@ -13,10 +13,11 @@ from helpers.models import make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.analyze import analyze
 from inheritune_lit.base import precision
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.demo import stages
 from inheritune_lit.grow import grow
+from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.preflight import preflight
-from inheritune_lit.pretrain.request import Request
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.validate import validate_file
 
@@ -93,7 +94,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def warnings(recipe: dict[str, Any], path: Path, **changes: Any) -> list[list[Finding]]:
     """What `recipes validate` and preflight say of the precision, notes left out."""
     path.write_text(yaml.dump(recipe | changes, sort_keys=False))
-    both = validate_file(path)[0], preflight(path, Request(Path(recipe["out_dir"]), dry_run=True))[0]
+    run = Path(recipe["out_dir"])
+    both = validate_file(path)[0], preflight(read_document(path), run, Request(path, dry_run=True))
     return [[f for f in findings if f.key == "precision" and f.severity != "note"] for findings in both]
 
 

@@ -14,8 +14,9 @@ from litgpt.config import Config
 
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
-from inheritune_lit.pretrain.launch import Launch, Options
-from inheritune_lit.pretrain.request import Request
+from inheritune_lit.pretrain.launch import Launch
+from inheritune_lit.pretrain.options import Options, Request
+from inheritune_lit.pretrain.record import parents
 from inheritune_lit.pretrain.settings import settings_of
 from inheritune_lit.surgery.starts import random_state
 
@@ -78,10 +79,10 @@ def test_what_the_training_sees(
     (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PRINT}'\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr("inheritune_lit.pretrain.launch.sys.executable", str(tmp_path / "python"))
-    options = Options(launcher=("env",) if launcher else ())
+    options = Options(launcher="env" if launcher else "")
     (run := tmp_path / "run").mkdir()
     launch = Launch(recipe, run, settings_of(recipe), options, {"OURS": "1"}, print)
-    launch.prepare(None)
+    launch.prepare(None, parents(recipe), None)
     with pytest.raises(ValueError, match="exit code 7"):
         launch.run_litgpt(None, os.open(run, os.O_RDONLY))
     seen = json.loads((run / "pretrain.log").read_text().splitlines()[0])
@@ -91,7 +92,7 @@ def test_what_the_training_sees(
 
 
 def said(launcher: str = "", **recipe: Any) -> list[tuple[str, str]]:
-    asked = Request(Path("run"), launcher=tuple(launcher.split()))
+    asked = Request(Path("recipe.yaml"), launcher=launcher)
     return [(f.severity, f"{f.problem} {f.fix}") for f in check_cluster(Document({"devices": 1, **recipe}), asked)]
 
 

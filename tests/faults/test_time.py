@@ -53,7 +53,6 @@ def test_stall_is_told_by_a_clock_that_does_not_jump(
                 environment={},
                 lock=lock,
                 on_progress=lambda progress: None,
-                on_line=lambda text: None,
                 on_quiet=stalled,
                 grace=5,
             )

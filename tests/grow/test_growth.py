@@ -418,10 +418,10 @@ def test_a_loss_that_is_not_finite_is_refused(inputs: Path, tmp_path: Path) -> N
 
 
 def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from inheritune_lit.pretrain import Progress, Waiting
+    from inheritune_lit.pretrain import Progress
 
     def row(step: int) -> Progress:
-        return Progress(step, 40, 3.25, None, 3725.0)
+        return Progress("training", step, 40, 3725.0, 3.25)
 
     stage = stages.Stage("n4", 4, "inherit")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
@@ -444,13 +444,13 @@ def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPat
     with view.View() as live:
         live.begin(stage, 1_500_000, 40)
         for doing, left in (("loading", None), ("validating", None), ("first step", None), ("first step", 3725.0)):
-            live.wait("n4", Waiting(doing, 0, 40, left))
+            live.progress("n4", Progress(doing, 0, 40, left))
             if left is None:
                 assert live.rows["n4"].cells()[-1] == doing
         assert live.rows["n4"].cells()[-1] == "first step, 1 h 02 min"
         for step in range(1, 41):
             live.progress("n4", row(step))
-            live.wait("n4", Waiting("validating", step, 40, 3.0))  # between steps it is no news
+            live.progress("n4", Progress("validating", step, 40, 3.0))  # between steps it is no news
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("time left ")[-1] for line in lines[:3]] == ["loading", "validating", "first step"]
     assert len(lines) == 3 + 11, "then one line for each tenth"

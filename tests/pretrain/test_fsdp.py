@@ -18,6 +18,7 @@ from helpers.small_runs import same_state
 from helpers.two_ranks import BATCH, CLOSE, LENGTH, ON_CPU, STEPS, difference, weights_of, write_recipe
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
@@ -174,7 +175,8 @@ def check_after_training(run: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
     assert max(abs(training[step] - whole["training"][step]) for step in training) > 0.01
 
     monkeypatch.setattr(preflight, "gpu_names", lambda: ["NVIDIA H100"] * 2)
-    findings, _ = preflight.preflight(run / RUN_RECIPE, preflight.Request(run, dry_run=True))
+    recipe = run / RUN_RECIPE
+    findings = preflight.preflight(read_document(recipe), run, preflight.Request(recipe, dry_run=True))
     assert not [finding for finding in findings if finding.severity == "error"]
 
     surgery(run / "final", layers="1", out_dir=run.parent / "cut")
@@ -188,7 +190,7 @@ def test_a_tied_run_stays_on_as_many_devices(tmp_path: Path) -> None:
     recipe = yaml.safe_load(write_recipe(tmp_path, "llama", tied=True).read_text()) | {"devices": 1}
     run = tmp_path / "run"
     with pytest.raises(InheritError, match="failed with exit code"):
-        train(recipe, run, options=Options(launcher=("bash", "-c", "exit 1", "litgpt")))
+        train(recipe, run, options=Options(launcher="bash -c 'exit 1' litgpt"))
     assert read_run(run).ranks == (), "it made no step: nothing to go on from"
     record = json.loads((run / "launch.json").read_text())
     for before, now, said in (

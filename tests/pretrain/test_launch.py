@@ -30,7 +30,7 @@ from inheritune_lit.checkpoint.weights import Unreadable, Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
-from inheritune_lit.pretrain import Options, Progress, Waiting, finish, patched_litgpt, record, resume, train, training
+from inheritune_lit.pretrain import Options, Progress, finish, patched_litgpt, record, resume, train, training
 from inheritune_lit.pretrain.command import summary
 from inheritune_lit.pretrain.finish import speed
 from inheritune_lit.pretrain.retention import stays, tidy
@@ -84,8 +84,8 @@ def whole(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     """A run that nobody disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     seen: list[Progress] = []
-    waited: list[Waiting] = []
-    receipt = train(recipe, run, on_progress=seen.append, on_wait=waited.append)
+    receipt = train(recipe, run, on_progress=seen.append)
+    waited, seen = [p for p in seen if p.loss is None], [p for p in seen if p.loss is not None]
     before = list(dict.fromkeys(waiting.doing for waiting in waited if waiting.step == 0))
     assert before == ["loading", "validating", "first step"]
     assert (waited[0].seconds_left, waited[0].steps) == (None, STEPS)
@@ -233,7 +233,8 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     long["data"] = {**recipe["data"], "init_args": recipe["data"]["init_args"] | {"epochs": 700, "num_workers": 2}}
 
     def stop(progress: Progress) -> None:
-        raise Enough
+        if progress.loss is not None:
+            raise Enough
 
     with pytest.raises(Enough):
         train(long, tmp_path / "run", on_progress=stop, options=Options(save_on_signal=True, grace=120))
@@ -244,10 +245,11 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     assert (checkpoint.step, checkpoint.iteration, checkpoint.accumulation) == (step, 2 * step, 2)
 
 
-def stand_in(*printed: str, code: int = 1, first: str = "true") -> Options:
+def stand_in(*printed: str, code: int = 1, first: str = "true", restart: bool = False) -> Options:
     """A training that only prints, in the place of Python's, and fails."""
     lines = "; ".join(f"echo {shlex.quote(text)}" for text in printed)
-    return Options(launcher=("bash", "-c", f"{first}; {lines}; exit {code}", "litgpt"))
+    launcher = shlex.join(["bash", "-c", f"{first}; {lines}; exit {code}", "litgpt"])
+    return Options(launcher=launcher, restart=restart)
 
 
 def test_gradients_that_are_not_finite_are_named(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -270,11 +272,11 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
         InheritError, match=r"failed with exit code 1\. .*pretrain.log ends with:\n.*(?s:.*)Out of luck"
     ):
         train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
-    killed = Options(launcher=("bash", "-c", "kill -9 $$", "litgpt"))
+    killed = Options(launcher="bash -c 'kill -9 $$' litgpt")
     with pytest.raises(InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command begins anew"):
         train(recipe, tmp_path / "run", options=killed)
     with pytest.raises(InheritError, match="failed with exit code 1"):  # another recipe, as it begins anew
-        train(recipe | {"seed": 1}, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+        train(recipe | {"seed": 1}, tmp_path / "run", options=stand_in("Out of luck", restart=True))
     assert "jumped" not in (tmp_path / "run/pretrain.log").read_text()
     assert "step 12" in (tmp_path / "run/.before-1/pretrain.log").read_text()
     assert len(read_run(tmp_path / "run").receipt["launches"]) == 1
@@ -346,7 +348,7 @@ def test_what_to_give_again_does_not_begin_anew(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["inheritune", "pretrain", "r.yaml", "--restart", "--devices", "1"])
     with pytest.raises(InheritError, match=r"inheritune pretrain r\.yaml --devices 1$"):
-        train(recipe, tmp_path / "run", restart=True, options=stand_in("Out of luck"))
+        train(recipe, tmp_path / "run", options=stand_in("Out of luck", restart=True))
     monkeypatch.setattr(sys, "argv", ["/lib/inheritune_lit/__main__.py", "pretrain", "r.yaml"])
     with pytest.raises(InheritError, match=r": python -m inheritune_lit pretrain r\.yaml$"):
         train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
@@ -364,7 +366,7 @@ def test_what_to_give_again_goes_on_after_what_is_whole(recipe: dict[str, Any], 
 
 def test_a_launcher_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InheritError, match=r"Can't start no-such-srun .*Is --launcher right\?"):
-        train(recipe, tmp_path / "run", options=Options(launcher=("no-such-srun",)))
+        train(recipe, tmp_path / "run", options=Options(launcher="no-such-srun"))
 
 
 def test_a_damaged_record_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:

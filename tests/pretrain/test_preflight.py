@@ -27,8 +27,8 @@ from inheritune_lit.plan.machines import gpu_key, peak_flops
 from inheritune_lit.pretrain import disk_and_memory
 from inheritune_lit.pretrain import preflight as checks
 from inheritune_lit.pretrain.command import pretrain
+from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.preflight import preflight
-from inheritune_lit.pretrain.request import Request
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.litgpt_settings import packed_tokens, pretrain_settings
 from inheritune_lit.surgery.command import surgery
@@ -72,7 +72,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def found(recipe: dict[str, Any], tmp_path: Path, **asked: Any) -> dict[str, Finding]:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.dump(recipe, sort_keys=False))
-    findings, _ = preflight(path, Request(Path(asked.pop("run", recipe["out_dir"])), **asked))
+    run = Path(asked.pop("run", recipe["out_dir"]))
+    findings = preflight(read_document(path), run, Request(path, **asked))
     return {finding.key: finding for finding in findings if finding.severity != "note"}
 
 
@@ -231,7 +232,7 @@ def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mon
     record = {"start": {"fingerprint": None}, "data": {"manifest_sha256": None}, "schedule": {}, "launches": []}
     write_json(run / "launch.json", {"recipe": other, **record})
     finding = found(recipe, tmp_path, run=run)["out_dir"]
-    assert finding.problem.endswith("another recipe: train.min_lr: 1e-05 before, 0.0001 now.")
+    assert "\n  train.min_lr: 1e-05 before, 0.0001 now\n" in finding.problem
     assert found(recipe, tmp_path, run=run, restart=True) == {}
 
 

@@ -14,7 +14,7 @@ from litgpt.args import TrainArgs
 from litgpt.pretrain import get_lr
 
 from inheritune_lit.base.folders import locked
-from inheritune_lit.pretrain import Progress, Waiting, process
+from inheritune_lit.pretrain import Progress, process
 from inheritune_lit.pretrain.bar import Bar, saving_advice
 from inheritune_lit.pretrain.process import Terminated, listen
 from inheritune_lit.pretrain.schedule import schedule
@@ -24,13 +24,13 @@ from inheritune_lit.pretrain.watch import Diverged, Watch
 def test_watch_reads_litgpts_lines() -> None:
     watch = Watch(100, stall_least=5.0)
     first = watch.line(line(1, 5.0, "6.500"), 10.0)
-    assert (first, watch.untrained) == (Progress(1, 100, 5.0, 6.5, None), 6.5)
+    assert (first, watch.untrained) == (Progress("training", 1, 100, None, 5.0, 6.5), 6.5)
     for step in range(2, 12):
         progress = watch.line(line(step, 5.0), 9.0 + step)
-    assert progress == Progress(11, 100, 5.0, 6.5, 89.0)
-    assert watch.line("iter 22: val loss 4.2500, val time: 3.0 ms", 100.0) is None
+    assert progress == Progress("training", 11, 100, 89.0, 5.0, 6.5)
+    assert watch.line("iter 22: val loss 4.2500, val time: 3.0 ms", 100.0).loss is None
     after = watch.line(line(12, 5.0), 110.0)  # a validation is no step's time
-    assert after == Progress(12, 100, 5.0, 4.25, 88.0)
+    assert after == Progress("training", 12, 100, 88.0, 5.0, 4.25)
     assert watch.stalled(119.9) is None
     assert "No step for 10 s since step 12; they took 1.00 s" in str(watch.stalled(120.1))
     assert watch.stalled(130) is None, "said once"
@@ -50,38 +50,36 @@ def test_watch_reads_litgpts_lines() -> None:
     for loss in ("nan", "inf"):
         with pytest.raises(Diverged, match=f"The loss is {loss} at step 1"):
             Watch(100).line(line(1, loss), 0.0)
-    assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0) is not None
+    assert Watch(100, max_spike=4.0).line(line(1, 8.9), 0.0).loss == 8.9
 
 
 def test_what_goes_on_before_the_first_step_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """With an estimate as soon as one micro-batch of four is through, long before a step is logged."""
     watch = Watch(100, accumulation=4)
     said = {
-        "Seed set to 42": Waiting("loading", 0, 100, None),
-        "Validating ...": Waiting("validating", 0, 100, None),
-        "Measured TFLOPs: 0.05": Waiting("first step", 0, 100, None),
-        "Micro-batch 1 begins": Waiting("first step", 0, 100, None),
-        "Micro-batch 2 begins": Waiting("first step", 0, 100, 4 * 10.0 * 100),
+        "Seed set to 42": Progress("loading", 0, 100),
+        "Validating ...": Progress("validating", 0, 100),
+        "Measured TFLOPs: 0.05": Progress("first step", 0, 100),
+        "Micro-batch 1 begins": Progress("first step", 0, 100),
+        "Micro-batch 2 begins": Progress("first step", 0, 100, 4 * 10.0 * 100),
     }
     with Bar() as bar:
         for i, (text, expected) in enumerate(said.items()):
-            assert watch.line(text, 10.0 * i) is None
-            assert watch.waiting() == expected
-            bar.wait(watch.waiting())
+            assert watch.line(text, 10.0 * i) == expected
+            bar(expected)
         shown = capsys.readouterr().err
         assert all(word in shown for word in ("loading", "validating", "first step", "0/100", "about 1 h 07 min left"))
         first = watch.line(line(1, 5.0), 65.0)
-        assert first == Progress(1, 100, 5.0, None, 35.0 * 99), "the whole step is known now: 65 - 30 s"
+        assert first == Progress("training", 1, 100, 35.0 * 99, 5.0), "the whole step is known now: 65 - 30 s"
         bar(first)
-        watch.line("Validating ...", 66.0)
-        bar.wait(watch.waiting())
+        bar(watch.line("Validating ...", 66.0))
     shown = capsys.readouterr().err
     assert "1/100" in shown
     assert "validating" in shown
 
 
 def test_how_often_to_save() -> None:
-    progress = Progress(100, 1100, 3.0, None, 36000.0)  # 36 s a step
+    progress = Progress("training", 100, 1100, 36000.0, 3.0)  # 36 s a step
     assert saving_advice(progress, 50, 30) is None
     assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
     assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
@@ -110,7 +108,6 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
     """The exit code of a shell command, its progress, and what was said of its standing still."""
     progress: list[Progress] = []
     quiet: list[str] = []
-    waits: list[Waiting] = options.pop("waits", [])
 
     def stalled(message: str) -> None:
         quiet.append(message)
@@ -125,9 +122,7 @@ def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progres
             environment={"ANSWER": "42"},
             lock=lock,
             on_progress=progress.append,
-            on_line=lambda text: None,
             on_quiet=stalled,
-            on_wait=waits.append,
             **{"grace": 30.0} | options,
         )
     return code, progress, quiet
@@ -139,12 +134,12 @@ def test_a_process_is_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code, progress, quiet = heard(
         f"{lines}; echo $ANSWER >&2; until [ -e {tmp_path}/said ]; do sleep 0.05; done; exit 7", tmp_path
     )
-    assert (code, [p.step for p in progress]) == (7, list(range(1, 13)))
+    assert (code, [p.step for p in progress if p.loss is not None]) == (7, list(range(1, 13)))
     assert " s since step 12; they took " in quiet[-1]
     assert (tmp_path / "log").read_text().endswith("\n42\n")
-    waits: list[Waiting] = []
-    assert heard("sleep 0.5; kill -9 $$", tmp_path, waits=waits)[0] == -9
-    assert set(waits) == {Waiting("loading", 0, 100, None)}
+    code, waits, _ = heard("sleep 0.5; kill -9 $$", tmp_path)
+    assert code == -9
+    assert set(waits) == {Progress("loading", 0, 100)}
     assert len(waits) > 1, "again and again while nothing is printed"
 
 
@@ -173,7 +168,7 @@ from inheritune_lit.pretrain.process import listen
 from inheritune_lit.pretrain.watch import Watch
 command = ["bash", "-c", "sleep 600 & echo $! > {0}/rank; echo $$ > {0}/pid; wait"]
 log, ignore = Path("{0}/log"), lambda heard: None
-listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, on_line=ignore, on_quiet=ignore, grace=1)
+listen(command, log, Watch(1), environment={{}}, lock=0, on_progress=ignore, grace=1)
 """
 
 

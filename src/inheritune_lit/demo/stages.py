@@ -154,7 +154,7 @@ def train(paths: Paths, *, inherited: bool) -> bool:
     print(f"  precision {fastest().why}")
     show(["litgpt", "pretrain", "--config", str(run / RUN_RECIPE)], **environment)
     with Bar() as bar:
-        pretrain.train(recipe, run, on_progress=bar, on_wait=bar.wait, environment=environment, recipe_file=RECIPE)
+        pretrain.train(recipe, run, on_progress=bar, environment=environment, recipe_file=RECIPE)
     return there
 
 

@@ -12,7 +12,7 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.checkpoint.receipt import versions
-from inheritune_lit.pretrain.record import fixed
+from inheritune_lit.pretrain.record import identity_of
 
 LEDGER = "growth.json"
 FORMAT = 1
@@ -75,7 +75,7 @@ class Ledger:
         Raises:
             InheritError: it was begun with another recipe or other parents.
         """
-        now = {**what, "recipe_sha256": digest(fixed(recipe)), "parents": dict(parents)}
+        now = {**what, "recipe_sha256": digest(identity_of(recipe)), "parents": dict(parents)}
         if name in self.stages:
             before = {key: self.stages[name].get(key) for key in now}
             _refuse(f"The stage {name} in {self.path.parent} was made otherwise", before, now)

@@ -107,7 +107,6 @@ class Growth:
                 recipe,
                 stages.folder(self.settings, stage),
                 on_progress=lambda progress: self.view.progress(stage.name, progress),
-                on_wait=lambda waiting: self.view.wait(stage.name, waiting),
                 environment=self.environment,
                 options=pretrain.Options(keep_last=disk.CHECKPOINTS if self.keep == "final" else None),
             )

@@ -43,7 +43,7 @@ class Settings:
 
         Nor does it matter where folders lie; what they hold is compared for every stage.
         """
-        from inheritune_lit.pretrain.record import fixed
+        from inheritune_lit.pretrain.record import identity_of
 
         return {
             "start_layers": self.start_layers,
@@ -51,7 +51,7 @@ class Settings:
             "tolerance": self.tolerance,
             "mode": self.mode,
             "reference": "trained" if self.reference_dir is None else "given",
-            "recipe": fixed(self.base),
+            "recipe": identity_of(self.base),
         }
 
 

@@ -12,7 +12,7 @@ from inheritune_lit.pretrain.watch import LOADING
 
 if TYPE_CHECKING:
     from inheritune_lit.grow.stages import Stage
-    from inheritune_lit.pretrain import Progress, Waiting
+    from inheritune_lit.pretrain import Progress
 
 HEADS = ("stage", "start", "n", "parameters", "step", "loss", "val. loss", "time left")
 
@@ -75,16 +75,11 @@ class View:
 
     def progress(self, name: str, progress: "Progress") -> None:
         row = self.rows[name]
-        row.step, row.loss, row.doing = progress.step, progress.loss, ""
-        row.validation_loss = progress.validation_loss
-        row.left = "" if progress.seconds_left is None else duration(progress.seconds_left)
-        self._draw(name)
-
-    def wait(self, name: str, waiting: "Waiting") -> None:
-        row = self.rows[name]
-        if row.loss is None:
-            row.step, row.doing = waiting.step, waiting.doing
-            row.left = "" if waiting.seconds_left is None else duration(waiting.seconds_left)
+        if progress.loss is not None:
+            row.loss, row.validation_loss = progress.loss, progress.validation_loss
+        if progress.loss is not None or row.loss is None:
+            row.step, row.doing = progress.step, "" if progress.loss is not None else progress.doing
+            row.left = "" if progress.seconds_left is None else duration(progress.seconds_left)
         self._draw(name)
 
     def done(self, name: str, validation_loss: float, note: str = "done") -> None:

@@ -1,54 +1,49 @@
-"""What one sees while a recipe trains: a bar that moves from the first second, and one remark on saving."""
+"""The progress bar of a training: it moves from the first second, and says once how much a kill would lose."""
 
 import math
 
-from inheritune_lit.pretrain.watch import ENOUGH, FIRST_STEP, Progress, Waiting
+from inheritune_lit.pretrain.watch import ENOUGH, FIRST_STEP, Progress
 
 
 class Bar:
-    """A progress bar: what goes on before the first step, then the steps; and one remark on how much a kill would lose.
+    """A progress bar to pass to `train` as on_progress: what goes on before the first step, then the steps.
 
     Args:
-        minutes: How many a kill may lose before the remark is made.
+        name: What is trained, if one bar follows another.
+        minutes: How many a kill may lose before a remark is made.
         save_interval: The recipe's, in steps.
     """
 
-    def __init__(self, minutes: float = math.inf, save_interval: int | None = None) -> None:
-        self._minutes, self._interval, self._seen, self._begun = minutes, save_interval, 0, False
+    def __init__(self, name: str = "", *, minutes: float = math.inf, save_interval: int | None = None) -> None:
+        self._name, self._minutes, self._interval = name, minutes, save_interval
+        self._seen, self._begun = 0, False
 
     def __enter__(self) -> "Bar":
         from tqdm import tqdm
 
-        self._bar = tqdm(desc="loading", unit="step", dynamic_ncols=True)
+        self._bar = tqdm(unit="step", dynamic_ncols=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def _begin(self, step: int, steps: int) -> None:
-        """Once: the clock starts with the first step, loading left out."""
-        if not self._begun:
-            self._bar.reset(steps)
-            self._bar.initial = self._bar.n = self._bar.last_print_n = step
-            self._begun = True
-
-    def wait(self, waiting: Waiting) -> None:
-        if waiting.doing == FIRST_STEP:
-            self._begin(waiting.step, waiting.steps)
-        if not self._seen and waiting.seconds_left is not None:
-            self._bar.set_postfix_str(f"about {duration(waiting.seconds_left)} left", refresh=False)
-        self._bar.set_description(waiting.doing)
-
     def __call__(self, progress: Progress) -> None:
-        bar = self._bar
-        self._begin(progress.step - 1, progress.steps)
-        bar.set_description("training", refresh=False)
-        validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.3f}"
-        bar.set_postfix_str(f"loss {progress.loss:.3f}{validation}", refresh=False)
-        bar.update(progress.step - bar.n)
-        self._seen += 1
-        if self._seen == ENOUGH + 1 and (remark := saving_advice(progress, self._interval, self._minutes)):
-            bar.write(remark)
+        bar, logged = self._bar, progress.loss is not None
+        if not self._begun and (logged or progress.doing == FIRST_STEP):  # its clock leaves loading out
+            bar.reset(progress.steps)
+            bar.initial = bar.n = bar.last_print_n = progress.step - logged
+            self._begun = True
+        if logged:
+            validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.3f}"
+            bar.set_postfix_str(f"loss {progress.loss:.3f}{validation}", refresh=False)
+        elif not self._seen and progress.seconds_left is not None:
+            bar.set_postfix_str(f"about {duration(progress.seconds_left)} left", refresh=False)
+        bar.set_description(" ".join(filter(None, (self._name, progress.doing))), refresh=not logged)
+        if logged:
+            bar.update(progress.step - bar.n)
+            self._seen += 1
+            if self._seen == ENOUGH + 1 and (remark := saving_advice(progress, self._interval, self._minutes)):
+                bar.write(remark)
 
 
 def saving_advice(progress: Progress, save_interval: int | None, minutes: float) -> str | None:

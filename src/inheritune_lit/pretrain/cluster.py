@@ -8,21 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.pretrain.request import Request
+from inheritune_lit.pretrain.options import Request
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
 
 # by which Lightning 2.6 finds Slurm, torchrun, LSF and MPI, and a process's rank
 NAMES = (
-    *(
-        "SLURM_NTASKS",
-        "SLURM_PROCID",
-        "SLURM_LOCALID",
-        "SLURM_NODEID",
-        "TORCHELASTIC_RUN_ID",
-        "JSM_NAMESPACE_LOCAL_RANK",
-    ),
-    *("JSM_NAMESPACE_RANK", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "TORCHELASTIC_RUN_ID"),
+    *("JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_RANK", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("MASTER_ADDR", "MASTER_PORT"),
 )
 PREFIXES = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_")
@@ -38,7 +32,7 @@ def taken_away(launcher: Sequence[str], nodes: int) -> dict[str, None]:
 def check_cluster(document: Document, request: Request) -> list[Finding]:
     """Whether the tasks that a cluster will start are those that the recipe is for."""
     devices, nodes = machines(document, request.devices, request.nodes)
-    if not request.launcher:
+    if not (launcher := request.before_python):
         there = {name: os.environ[name] for name in taken_away((), nodes)}
         if there.get("SLURM_NTASKS") == "1":
             there = {name: value for name, value in there.items() if not name.startswith("SLURM_")}
@@ -47,7 +41,7 @@ def check_cluster(document: Document, request: Request) -> list[Finding]:
         text = f"The environment is a cluster's: {', '.join(f'{name}={there[name]}' for name in sorted(there))}."
         fix = "The training won't see it. Pass --launcher srun if each of the job's tasks is to be a GPU's process."
         return [Finding("warning", "devices", text, fix)]
-    return _slurm(os.environ, request.launcher, devices, nodes) if request.launcher[0].endswith("srun") else []
+    return _slurm(os.environ, launcher, devices, nodes) if launcher[0].endswith("srun") else []
 
 
 def _slurm(there: Mapping[str, str], launcher: Sequence[str], devices: Any, nodes: int) -> list[Finding]:

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.base.yaml_document import Document
+from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.record import BEFORE, gpu_names
-from inheritune_lit.pretrain.request import Request
 from inheritune_lit.recipes.check.findings import Finding
 
 
-def planned(path: Path, document: Document, request: Request) -> list[Finding]:
+def check_disk_and_memory(document: Document, run: Path, request: Request) -> list[Finding]:
     """Disk for all checkpoints that the run will leave, and memory on this machine's GPUs."""
     from inheritune_lit.plan import plan_recipe
     from inheritune_lit.plan.machines import gpu_key
 
     names = gpu_names()
     gpu = gpu_key(names[0]) if names else None
-    figures = plan_recipe(path, gpu=gpu or "a6000", devices=request.devices, nodes=request.nodes)
-    findings = _disk(figures, request, document.get("train.save_interval"))
+    figures = plan_recipe(request.recipe, gpu=gpu or "a6000", devices=request.devices, nodes=request.nodes)
+    findings = _disk(figures, run, request, document.get("train.save_interval"))
     if gpu and not figures["memory"]["fits"]:
         memory = figures["memory"]
         peak, in_use, there = (
@@ -37,7 +37,7 @@ def planned(path: Path, document: Document, request: Request) -> list[Finding]:
     return findings
 
 
-def _disk(figures: Mapping[str, Any], request: Request, interval: int | None) -> list[Finding]:
+def _disk(figures: Mapping[str, Any], run: Path, request: Request, interval: int | None) -> list[Finding]:
     size, steps = figures["disk"]["checkpoint"], figures["training"]["steps"]
     saved = list(range(interval, steps + 1, interval)) if interval else []
     kept = len(saved)
@@ -47,8 +47,8 @@ def _disk(figures: Mapping[str, Any], request: Request, interval: int | None) ->
     bare = figures["model"]["parameters"] * (2 if figures["training"]["precision"] == "bf16-true" else 4)
     copies = 1 + (kept if request.keep_last is not None else 0)
     needed = (kept + 1) * size + copies * bare
-    place = next(f for f in (request.run.absolute(), *request.run.absolute().parents) if f.exists())
-    free = shutil.disk_usage(place).free + there_already(request.run, restart=request.restart)
+    place = next(f for f in (run.absolute(), *run.absolute().parents) if f.exists())
+    free = shutil.disk_usage(place).free + there_already(run, restart=request.restart)
     machine, temporary = figures["machine"], Path(tempfile.gettempdir())
     findings = []
     if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
@@ -56,7 +56,7 @@ def _disk(figures: Mapping[str, Any], request: Request, interval: int | None) ->
             f"On one device litGPT writes each checkpoint, {size / 2**30:.1f} GiB, to {temporary} first, which has "
             f"{room / 2**30:.1f} GiB."
         )
-        fix = f"Set TMPDIR to a folder on the disk of {request.run}, where a finished file is moved at once, too."
+        fix = f"Set TMPDIR to a folder on the disk of {run}, where a finished file is moved at once, too."
         findings.append(Finding("error", "out_dir", text, fix))
     if needed <= free:
         return findings

@@ -6,49 +6,27 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.data import TELL
-from inheritune_lit.pretrain import patched_litgpt, retention
+from inheritune_lit.pretrain import patched_litgpt, resume, retention
 from inheritune_lit.pretrain.cluster import taken_away
 from inheritune_lit.pretrain.finish import bare_model
+from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.process import Terminated, listen
-from inheritune_lit.pretrain.record import check_same, check_tied, environment, freeze, parents, read_launch
+from inheritune_lit.pretrain.record import check_tied, environment, freeze
 from inheritune_lit.pretrain.schedule import Schedule
 from inheritune_lit.pretrain.settings import Settings
-from inheritune_lit.pretrain.watch import Diverged, Progress, Waiting, Watch
+from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
+from inheritune_lit.pretrain.windows import describe
 from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECIPE
 
-if TYPE_CHECKING:
-    from inheritune_lit.pretrain.resume import Checkpoint
-
 NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one device, ends a run whose loss is NaN
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a launch is told beside its recipe."""
-
-    max_spike: float = 3.0
-    """Nats above the recent median at which a step's loss stops the run"""
-    stall_factor: float = 10.0
-    """Median steps without a step after which the run is reported to stand still"""
-    save_on_signal: bool = False
-    """Save at the end of the step when SIGTERM comes"""
-    launcher: tuple[str, ...] = ()
-    """What stands before Python: `srun` where several nodes take part"""
-    grace: float = 300.0
-    """Seconds from SIGTERM to SIGKILL for the training"""
-    keep_last: int | None = None
-    """Checkpoints that stay while the run goes on, the newest ones, each with a copy of its weights; None keeps all"""
-    keep_every: int | None = None
-    """Steps; a checkpoint that this divides stays too"""
 
 
 def _without_restart(arguments: list[str]) -> list[str]:
@@ -76,22 +54,24 @@ class Launch:
         options: Options,
         environment: Mapping[str, str],
         on_progress: Callable[[Progress], None],
-        on_wait: Callable[[Waiting], None] = lambda waiting: None,
     ) -> None:
         self.recipe, self.run, self.settings, self.options = recipe, run, settings, options
-        self.environment, self.on_progress, self.on_wait = environment, on_progress, on_wait
+        self.environment, self.on_progress = environment, on_progress
         self.record: dict[str, Any] = {}
-        self.watch = Watch(settings.steps, options.max_spike, options.stall_factor)
-        self.watch.accumulation = settings.schedule.accumulation
+        self.watch = Watch(settings.steps, options.max_spike, accumulation=settings.schedule.accumulation)
         self._began = 0.0
         self._told: set[str] = set()
         self._here: dict[str, Any] = {}
 
-    def prepare(self, recipe_file: Path | None) -> None:
-        """Compares with what earlier launches recorded, and freezes the recipe and the environment."""
-        now = parents(self.recipe, before := read_launch(self.run))
+    def prepare(self, before: Mapping[str, Any] | None, now: Mapping[str, Any], recipe_file: Path | None) -> None:
+        """Freezes the recipe and the environment.
+
+        Args:
+            before: What earlier launches recorded.
+            now: What the run comes from, parents().
+            recipe_file: Where the recipe comes from.
+        """
         if before:
-            check_same(self.run, before, self.recipe, now)
             check_tied(self.run, before, self.recipe, self.settings.world_size)
         first = before or {"schedule": self.settings.schedule.as_dict(), "launches": []}
         self._here = environment(recipe_file)
@@ -101,29 +81,27 @@ class Launch:
         self.record = {**first, "recipe": self.recipe, **now, **self._here}
         freeze(self.run, self.recipe, self.record)
 
-    def newest(self) -> "Checkpoint | None":
-        from inheritune_lit.pretrain import resume
-
+    def newest(self) -> resume.Checkpoint | None:
         shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
         return resume.newest(self.run, self.settings.config, self.recipe["train"], self.settings.steps)
 
-    def run_litgpt(self, checkpoint: "Checkpoint | None", lock: int) -> None:
+    def run_litgpt(self, checkpoint: resume.Checkpoint | None, lock: int) -> None:
         """Runs `litgpt pretrain` from the frozen recipe, to its end."""
-        arguments, variables = self._resumed(checkpoint)
+        arguments, variables = self._resumed(checkpoint), dict[str, str]()
         kept = Schedule(**self.record["schedule"])
         if kept != self.settings.schedule:
             variables |= kept.variable()
         if self.options.save_on_signal:
             variables[patched_litgpt.SAVE_ON_SIGNAL] = "1"
         module = "inheritune_lit.pretrain.patched_litgpt" if variables else "litgpt"
-        command = [*self.options.launcher, sys.executable, "-m", module, "pretrain"]
+        command = [*self.options.before_python, sys.executable, "-m", module, "pretrain"]
         command += ["--config", str(self.run / RUN_RECIPE), *arguments]
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
             | self._here
         )
-        alone = taken_away(self.options.launcher, self.recipe.get("num_nodes") or 1)
+        alone = taken_away(self.options.before_python, self.recipe.get("num_nodes") or 1)
         self._began = time.monotonic()
         self._note()
         code: int | None = None
@@ -134,10 +112,7 @@ class Launch:
                 self.watch,
                 environment={**alone, **self.environment, **variables, TELL: "1"},
                 lock=lock,
-                on_progress=self.on_progress,
-                on_wait=self.on_wait,
-                on_line=self._line,
-                on_quiet=lambda message: print(message, flush=True),
+                on_progress=self._hear,
                 grace=self.options.grace,
             )
         except Diverged as error:
@@ -149,12 +124,10 @@ class Launch:
         if code:
             raise self._failed(code)
 
-    def _resumed(self, checkpoint: "Checkpoint | None") -> tuple[list[str], dict[str, str]]:
-        """What litGPT is told to go on from."""
-        from inheritune_lit.pretrain import resume
-
+    def _resumed(self, checkpoint: resume.Checkpoint | None) -> list[str]:
+        """The arguments by which litGPT resumes from a checkpoint."""
         if checkpoint is None:
-            return [], {}
+            return []
         self.watch.step = checkpoint.step
         path, now = checkpoint.path, self.settings.schedule.accumulation
         if checkpoint.accumulation != now:
@@ -164,11 +137,10 @@ class Launch:
             )
             path = resume.convert(checkpoint, now, self.run)
         print(f"Going on after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)
-        return ["--resume", str(path), "--initial_checkpoint_dir", "null"], {}
+        return ["--resume", str(path), "--initial_checkpoint_dir", "null"]
 
-    def _line(self, line: str) -> None:
-        from inheritune_lit.pretrain import resume
-
+    def _hear(self, progress: Progress) -> None:
+        self.on_progress(progress)
         if self.watch.saved is None or self.watch.interrupted:  # it may not be done with saving
             return
         self.watch.saved = None
@@ -183,14 +155,10 @@ class Launch:
             retention.tidy(self.run, last, every, self._check, self._copy, self._told)
 
     def _check(self, folder: Path) -> object:
-        from inheritune_lit.pretrain import resume
-
         return resume.check(folder / WEIGHTS, self.settings.config, self.recipe["train"])
 
     def _copy(self, saved: Path, out_dir: Path) -> None:
-        from inheritune_lit.pretrain.resume import step_of
-
-        bare_model(saved, out_dir, self.settings.config, self.recipe, {"step": step_of(saved)})
+        bare_model(saved, out_dir, self.settings.config, self.recipe, {"step": resume.step_of(saved)})
 
     def _note(self, **more: Any) -> None:
         """How far this launch has come, durable: the launcher may be killed at any moment."""
@@ -207,8 +175,6 @@ class Launch:
         write_json_whole(self.run / LAUNCH, {"format": FORMAT, "kind": "launch", **self.record})
 
     def _goes_on(self) -> str:
-        from inheritune_lit.pretrain import resume
-
         name = Path(sys.argv[0]).name
         program = ["python", "-m", "inheritune_lit"] if name == "__main__.py" else [name]
         command = shlex.join([*program, *_without_restart(sys.argv[1:])])
@@ -217,8 +183,6 @@ class Launch:
         return f"The same command {where}: {command}"
 
     def _diverged(self, error: Diverged) -> InheritError:
-        from inheritune_lit.pretrain.windows import describe
-
         return InheritError(
             f"{error} The run was stopped. {describe(self.recipe, self.settings, error.first, error.last)}\n"
             "If it is the data, mend them and begin anew; if it is the learning rate, lower it in a new run that "

@@ -9,33 +9,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, sha256_file
-from inheritune_lit.base.yaml_document import Document, read_document
+from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder
-from inheritune_lit.checkpoint.receipt import read_receipt
+from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.pretrain.cluster import check_cluster
-from inheritune_lit.pretrain.disk_and_memory import planned
-from inheritune_lit.pretrain.record import ORPHAN, fixed, gpu_names, holds_others, read_record, run_lock
-from inheritune_lit.pretrain.request import Request
+from inheritune_lit.pretrain.disk_and_memory import check_disk_and_memory
+from inheritune_lit.pretrain.options import Request
+from inheritune_lit.pretrain.record import ORPHAN, check_same, gpu_names, read_record, run_lock
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.training import machines
 from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
-from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 
-def preflight(path: Path, request: Request) -> tuple[list[Finding], Document]:
-    """Every finding on a launch, and the recipe as it stands in its file.
+def preflight(document: Document, run: Path, request: Request) -> list[Finding]:
+    """Every finding on a launch.
 
-    Raises:
-        InheritError: the recipe can't be read as YAML.
+    Args:
+        document: The recipe, as it stands in its file.
+        run: The run's folder.
+        request: What was asked for.
     """
-    document = read_document(path)
     findings = check_machine(document, check_document(document, request.devices, request.nodes))
     if not request.dry_run:  # what may be missing where a recipe is written may not where it runs
         fix = "Bring it here, or correct the path."
@@ -43,16 +42,15 @@ def preflight(path: Path, request: Request) -> tuple[list[Finding], Document]:
     findings += _bytes(document, request.verify) + _saving(document) + _gpus(document, request)
     findings += check_cluster(document, request)
     wrong = any(finding.severity == "error" for finding in findings)
-    findings += _folder(
-        document, request, wait=0 if wrong else ORPHAN
-    )  # a killed launch's training ends within seconds
+    # a killed launch's training ends within seconds
+    findings += _folder(document, run, request, wait=0 if wrong else ORPHAN)
     if not any(finding.severity == "error" for finding in findings):
-        findings += refused(path)
+        findings += refused(request.recipe)
     if any(finding.severity == "error" for finding in findings):
         text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
-        return [*findings, Finding("note", "recipe", text, "Mend the errors first.")], document
+        return [*findings, Finding("note", "recipe", text, "Mend the errors first.")]
     findings += _headers(document) + _tokenizer(document) + _exportable(document)
-    return findings + planned(path, document, request), document
+    return findings + check_disk_and_memory(document, run, request)
 
 
 def _bytes(document: Document, verify: str) -> list[Finding]:
@@ -63,8 +61,6 @@ def _bytes(document: Document, verify: str) -> list[Finding]:
         key, fix = "initial_checkpoint_dir", "Write the folder anew, or copy it again."
         findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
         if verify == "full" and (folder / RECEIPT).is_file():
-            from inheritune_lit.checkpoint.receipt import check_files
-
             findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
         if verify == "full":
             findings += _tried(key, "Use another checkpoint.", lambda: _check_finite(folder / WEIGHTS))
@@ -137,35 +133,18 @@ def _gpus(document: Document, request: Request) -> list[Finding]:
     return []
 
 
-def _folder(document: Document, request: Request, wait: float) -> list[Finding]:
+def _folder(document: Document, run: Path, request: Request, wait: float) -> list[Finding]:
     """The run's folder: free, writable, and of this recipe."""
-    run, key = request.run, "out_dir"
     place = next(folder for folder in (run.absolute(), *run.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
-        return [Finding("error", key, f"{place} can't be written to.", "Choose another out_dir.")]
-    if place != run.absolute():
-        return []
-    try:
+        return [Finding("error", "out_dir", f"{place} can't be written to.", "Choose another out_dir.")]
+
+    def check() -> None:
         with run_lock(run, wait):
-            pass
-    except InheritError as error:
-        return [Finding("error", key, str(error), "Or choose another out_dir.")]
-    record = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
-    if request.restart:
-        return []
-    if record is None:
-        if holds_others(run):
-            text = f"{run} holds something that `inheritune pretrain` did not write."
-            return [Finding("error", key, text, "Choose another out_dir, or move it away.")]
-        return []
-    try:
-        before = read_record(record)["recipe"]
-    except InheritError as error:
-        return [Finding("error", key, str(error), "Or choose another out_dir.")]
-    if lines := differences(fixed(before), fixed(document.content)):
-        text = f"{run} holds a run of another recipe: {'; '.join(lines)}."
-        return [Finding("error", key, text, "Choose another out_dir, or pass --restart to begin it anew.")]
-    return []
+            if not request.restart and (before := read_record(run)):
+                check_same(run, before, document.content, before)
+
+    return _tried("out_dir", "Or choose another out_dir.", check) if place == run.absolute() else []
 
 
 def _headers(document: Document) -> list[Finding]:

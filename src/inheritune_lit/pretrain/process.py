@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.pretrain.watch import Diverged, Progress, Waiting, Watch
+from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
 
 Lines: TypeAlias = "queue.SimpleQueue[tuple[float, str] | signal.Signals | None]"
 """(seconds of a monotonic clock, what was printed then); a signal to us; None at the end"""
+SAY = functools.partial(print, flush=True)
 TICK = 1.0  # seconds between two looks at whether the run stands still
 
 
@@ -38,10 +39,8 @@ def listen(
     environment: Mapping[str, str | None],
     lock: int,
     on_progress: Callable[[Progress], None],
-    on_line: Callable[[str], None],
-    on_quiet: Callable[[str], None],
     grace: float,
-    on_wait: Callable[[Waiting], None] = lambda waiting: None,
+    on_quiet: Callable[[str], None] = SAY,
 ) -> int:
     """Runs a training to its end, all that it prints going to `log`.
 
@@ -51,11 +50,9 @@ def listen(
         watch: Understands the lines; its errors stop the run.
         environment: Added to this process' own; None takes a variable away.
         lock: Descriptor of the run folder's lock, which the training holds as well.
-        on_progress: Called for each step that is logged.
-        on_line: Called for each line.
-        on_quiet: Called when the run stands still, with what to say.
+        on_progress: Called for each line, and about every second in which there is none.
         grace: Seconds that the training has to end by itself when it is asked to.
-        on_wait: Called about every second in which it logs no step, with what it does instead.
+        on_quiet: Called when the run stands still, with what to say.
 
     Returns:
         The exit code; negative for a signal.
@@ -70,15 +67,11 @@ def listen(
         reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
         try:
             reader.start()
-            while entry := _next(lines, watch, on_quiet, on_wait):
+            while entry := _next(lines, watch, on_quiet, on_progress):
                 printed, line = entry
                 file.write(line)
                 file.flush()
-                if progress := watch.line(line, printed):
-                    on_progress(progress)
-                else:
-                    on_wait(watch.waiting())
-                on_line(line)
+                on_progress(watch.line(line, printed))
             return process.wait()
         except BaseException as error:
             _stop(process, group, 0 if isinstance(error, Diverged) else grace)  # nobody wants a checkpoint of that
@@ -88,7 +81,7 @@ def listen(
 
 
 def _next(
-    lines: Lines, watch: Watch, on_quiet: Callable[[str], None], on_wait: Callable[[Waiting], None]
+    lines: Lines, watch: Watch, on_quiet: Callable[[str], None], on_progress: Callable[[Progress], None]
 ) -> tuple[float, str] | None:
     while True:
         try:
@@ -96,7 +89,7 @@ def _next(
         except queue.Empty:
             if message := watch.stalled(time.monotonic()):
                 on_quiet(message)
-            on_wait(watch.waiting())
+            on_progress(watch.progress())
             continue
         if isinstance(entry, signal.Signals):
             raise Terminated(f"Stopped by {entry.name}.")

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
-from inheritune_lit.runs.folder import FORMAT, LAUNCH, RUN_RECIPE, ranks_of
+from inheritune_lit.runs.folder import FORMAT, LAUNCH, RUN_RECEIPT, RUN_RECIPE, ranks_of
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside
 BEGUN = (f".{RUN_RECIPE}", f".{LAUNCH}")  # what a launch leaves that was killed, or had no room, before its record
@@ -25,7 +26,7 @@ ORPHAN = 15  # seconds that a training whose launcher was killed may take to die
 
 # What may change from one launch of a run to the next: none of it changes what is trained on, or how. What the folders
 # hold is compared, not where they lie.
-FREE = (
+MAY_CHANGE = (
     *("out_dir", "devices", "num_nodes", "resume", "logger_name", "log", "tokenizer_dir", "initial_checkpoint_dir"),
     *("train.micro_batch_size", "train.save_interval", "train.log_interval"),
     *("data.init_args.data_path", "data.init_args.num_workers"),
@@ -55,35 +56,34 @@ def run_lock(run: Path, wait: float = ORPHAN) -> Iterator[int]:
         yield lock
 
 
-def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe without what may change from launch to launch."""
 
     def without(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         return {
             key: without(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
             for key, value in mapping.items()
-            if f"{prefix}{key}" not in FREE
+            if f"{prefix}{key}" not in MAY_CHANGE
         }
 
     return without(recipe, "")
 
 
-def parents(recipe: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def parents(recipe: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What a run comes from: `start` and `data`, by what they hold.
 
     Args:
         recipe: litGPT's settings.
-        known: What an earlier launch recorded; it counts for folders that are not there any more.
+        before: What an earlier launch recorded; it counts for folders that are not there any more.
 
     Raises:
         InheritError: the initial checkpoint can't be read, or there are no data.
     """
-    known = known or {}
     start: dict[str, Any] = {"fingerprint": "random", "inheritance": None}
     if initial := recipe.get("initial_checkpoint_dir"):
         folder = checkpoint_folder(initial)
-        if known and not folder.is_dir():
-            start = known["start"]
+        if before and not folder.is_dir():
+            start = before["start"]
         else:
             receipt = folder / RECEIPT
             start = {
@@ -102,7 +102,7 @@ def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
     Raises:
         InheritError: naming each difference.
     """
-    lines = differences(fixed(before["recipe"]), fixed(recipe))
+    lines = differences(identity_of(before["recipe"]), identity_of(recipe))
     for name, old, new in (
         ("start", before["start"]["fingerprint"], now["start"]["fingerprint"]),
         ("data", before["data"]["manifest_sha256"], now["data"]["manifest_sha256"]),
@@ -138,33 +138,23 @@ def _short(digest: str | None) -> str:
 def environment(recipe_file: Path | None) -> dict[str, Any]:
     """Package versions, the commit of the recipe's repository, and the GPUs."""
     return {
-        "versions": versions() | {"python": platform.python_version()} | _version_of("lightning"),
+        "versions": versions() | {"python": platform.python_version(), "lightning": version("lightning")},
         "git": _commit(recipe_file.resolve().parent) if recipe_file else None,
         "gpus": gpu_names(),
     }
 
 
-def _version_of(package: str) -> dict[str, str]:
-    import importlib.metadata
-
-    return {package: importlib.metadata.version(package)}
-
-
 def _commit(folder: Path) -> str | None:
     """The commit that is checked out there, with + if tracked files were changed since."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        git = ["git", "-C", str(folder)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if status.stdout.strip() else "")
 
 
 def gpu_names() -> list[str]:
@@ -176,12 +166,20 @@ def gpu_names() -> list[str]:
     return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """run.json or launch.json, with what the next launch is compared with.
+def read_record(run: Path) -> dict[str, Any] | None:
+    """What the next launch of a run is compared with: run.json, or launch.json while it is not finished; None if new.
 
     Raises:
-        InheritError: it is damaged.
+        InheritError: the record is damaged, or there is none in a folder that holds something else.
     """
+    path = next((run / name for name in (RUN_RECEIPT, LAUNCH) if (run / name).is_file()), None)
+    if path is None:
+        if any(not entry.name.startswith(BEFORE) and entry.name not in BEGUN for entry in run.iterdir()):
+            raise InheritError(
+                f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
+                "out_dir, or move it away."
+            )
+        return None
     record = read_json(path, "run's record")
     mappings = ("recipe", "start", "data", *(("schedule",) if path.name == LAUNCH else ()))
     whole = all(isinstance(record.get(name), dict) for name in mappings) and isinstance(record.get("launches"), list)
@@ -191,27 +189,6 @@ def read_record(path: Path) -> dict[str, Any]:
             "anew with --restart."
         )
     return record
-
-
-def read_launch(run: Path) -> dict[str, Any] | None:
-    """What earlier launches of this run recorded; None if there was none.
-
-    Raises:
-        InheritError: the folder holds something else.
-    """
-    if (run / LAUNCH).is_file():
-        return read_record(run / LAUNCH)
-    if holds_others(run):
-        raise InheritError(
-            f"{run} holds something that `inheritune pretrain` did not write ({LAUNCH} is missing). Choose another "
-            "out_dir, or move it away."
-        )
-    return None
-
-
-def holds_others(run: Path) -> bool:
-    """Whether there is something in a folder without a record that no launch has written."""
-    return any(not entry.name.startswith(BEFORE) and entry.name not in BEGUN for entry in run.iterdir())
 
 
 def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Path:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.pretrain.finish import finish
-from inheritune_lit.pretrain.launch import Launch, Options
+from inheritune_lit.pretrain.launch import Launch
+from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.record import check_same, parents, read_record, run_lock, set_aside
 from inheritune_lit.pretrain.settings import settings_of
-from inheritune_lit.pretrain.watch import Progress, Waiting
+from inheritune_lit.pretrain.watch import Progress
 from inheritune_lit.runs.folder import RUN_RECEIPT
 
 
@@ -16,9 +17,7 @@ def train(
     recipe: Mapping[str, Any],
     run: Path,
     *,
-    restart: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    on_wait: Callable[[Waiting], None] = lambda waiting: None,
     environment: Mapping[str, str] = {},
     recipe_file: Path | None = None,
     options: Options = Options(),  # noqa: B008  # frozen
@@ -30,12 +29,10 @@ def train(
     Args:
         recipe: litGPT's settings; `out_dir` becomes `run`.
         run: The folder of the run, made if it is missing.
-        restart: Begin anew. What is there is moved into a folder inside it.
-        on_progress: Called for each step that litGPT logs.
-        on_wait: Called about every second in which it logs none, from the first one on, with what it does instead.
+        on_progress: Called for each line that litGPT prints, and about every second in which there is none.
         environment: Variables for the training, beside this process' own.
         recipe_file: Where the recipe comes from, to record the commit of its repository.
-        options: What else there is to say.
+        options: How it is run.
 
     Returns:
         The receipt, `run/run.json`.
@@ -47,14 +44,16 @@ def train(
     run = Path(run)
     recipe = {**recipe, "out_dir": str(run), "resume": False}
     with run_lock(run) as lock:
-        if restart:
+        if options.restart:
             set_aside(run)
-        if (run / RUN_RECEIPT).is_file():
-            receipt = read_record(run / RUN_RECEIPT)
-            check_same(run, receipt, recipe, parents(recipe, receipt))
-            return receipt
-        launch = Launch(recipe, run, settings_of(recipe), options, environment, on_progress, on_wait)
-        launch.prepare(recipe_file)
+        before = read_record(run)
+        now = parents(recipe, before)
+        if before:
+            check_same(run, before, recipe, now)
+            if (run / RUN_RECEIPT).is_file():
+                return before
+        launch = Launch(recipe, run, settings_of(recipe), options, environment, on_progress)
+        launch.prepare(before, now, recipe_file)
         checkpoint = launch.newest()
         if checkpoint is None or checkpoint.step < launch.settings.steps or checkpoint.accumulation is not None:
             launch.run_litgpt(checkpoint, lock)

@@ -30,21 +30,15 @@ class Diverged(InheritError):
 class Progress:
     """Where a training is. Losses are litGPT's printed ones, in nats to three digits; those in its log have more."""
 
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What a training does that logs no step now."""
-
     doing: str
     step: int
     steps: int
-    seconds_left: float | None
+    seconds_left: float | None = None
+    """Known as soon as one micro-batch is through"""
+    loss: float | None = None
+    """Of the step that was logged just now; None if none was"""
+    validation_loss: float | None = None
+    """The newest"""
 
 
 @dataclass
@@ -86,7 +80,7 @@ class Watch:
     _first_step_seconds: float | None = None
     """Of an optimizer step, by the first micro-batch or the first steps"""
 
-    def line(self, text: str, now: float) -> Progress | None:
+    def line(self, text: str, now: float) -> Progress:
         """Takes in one line, at `now` seconds of a monotonic clock.
 
         Raises:
@@ -105,7 +99,7 @@ class Watch:
         elif BEGINS.format(2) in text and self._first_began is not None:
             self._first_step_seconds = self._first_step_seconds or self.accumulation * (now - self._first_began)
         if not (match := STEP.search(text)):
-            return None
+            return self.progress()
         step, loss = int(match[2]), float(match[3])
         if self.first_step is None:
             self.began, self.first_step = now, step
@@ -120,15 +114,13 @@ class Watch:
         self._check(loss, "loss", before)
         self.losses.append(loss)
         self.doing = TRAINING
-        return Progress(self.step, self.steps, loss, self.validation_loss, self._left())
+        return self.progress(loss)
 
-    def waiting(self) -> Waiting:
-        """What it does, in a word, and an estimate as soon as one micro-batch is through."""
-        return Waiting(self.doing, self.step, self.steps, self._left())
-
-    def _left(self) -> float | None:
+    def progress(self, loss: float | None = None) -> Progress:
+        """What it does now; with a loss, that of a step that was logged."""
         usual = self.step_seconds or self._first_step_seconds
-        return usual * (self.steps - self.step) if usual else None
+        left = usual * (self.steps - self.step) if usual else None
+        return Progress(self.doing, self.step, self.steps, left, loss, self.validation_loss)
 
     @property
     def step_seconds(self) -> float | None:
