@@ -498,7 +498,7 @@ def test_no_room_for_converted_counters(whole: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(torch, "save", no_room)
     path = whole / "step-00000016/lit_model.pth"
-    with pytest.raises(InheritError, match=r"Can't write .*\(PytorchStreamWriter failed.*GiB until the next"):
+    with pytest.raises(InheritError, match=r"Can't write .*\(PytorchStreamWriter failed.*[GM]iB until the next"):
         resume.convert(resume.Checkpoint(path, 32, 16, 2), 4, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

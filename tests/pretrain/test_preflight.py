@@ -155,7 +155,7 @@ def test_saving_and_disk(recipe: dict[str, Any], tmp_path: Path, monkeypatch: py
     small = Path(tempfile.gettempdir())
     usage = lambda place: type("Usage", (), {"free": 2**10 if place == small else 2**40})  # noqa: E731
     monkeypatch.setattr(disk_and_memory.shutil, "disk_usage", usage)
-    assert "litGPT writes each checkpoint, 0.0 GiB, to " in found(recipe, tmp_path)["out_dir"].problem
+    assert "litGPT writes each checkpoint, 0 MiB, to " in found(recipe, tmp_path)["out_dir"].problem
     assert "Set TMPDIR to a folder on the disk of" in found(recipe, tmp_path)["out_dir"].fix
 
 
@@ -179,7 +179,7 @@ def test_memory(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(machines.GPUS, "h100", replace(machines.GPUS["h100"], memory_mib=0))
     finding = found(recipe, tmp_path)["train.micro_batch_size"]
     assert finding.severity == "error"
-    assert "kept by PyTorch's allocator; a NVIDIA H100 80GB HBM3 has 0.0 GiB" in finding.problem
+    assert "kept by PyTorch's allocator; a NVIDIA H100 80GB HBM3 has 0 MiB" in finding.problem
     monkeypatch.setattr(memory, "_kept", lambda *_, **__: 2**30)
     monkeypatch.setitem(machines.GPUS, "h100", replace(machines.GPUS["h100"], memory_mib=1000))
     finding = found(recipe, tmp_path)["train.micro_batch_size"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inheritune_lit.base.errors import InheritError, InUse, NotInPlace
 from inheritune_lit.base.file_system import lock, sync, unlock
+from inheritune_lit.base.units import gib
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def staging(out_dir: Path, *, overwrite: bool = False, resume: bool = False) -> 
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 free = shutil.disk_usage(out_dir.parent).free
                 raise InheritError(
-                    f"No room for {out_dir}: {error.strerror} ({free / 2**30:.2f} GiB free). "
+                    f"No room for {out_dir}: {error.strerror} ({gib(free)} free). "
                     "Free some space or choose an --out_dir on another disk; nothing was replaced."
                 ) from error
             raise

@@ -14,6 +14,7 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json
 from inheritune_lit.base.folders import locked
+from inheritune_lit.base.units import gib
 from inheritune_lit.demo import after
 from inheritune_lit.demo.inputs import convert, fetch, write_text
 from inheritune_lit.demo.stages import DATA_RECIPE, RECIPE, Paths, prepare, surgery, train
@@ -95,6 +96,6 @@ def _check_place(out_dir: Path) -> None:
     free = shutil.disk_usage(place).free
     if free < ROOM and not (out_dir / "results.json").exists():
         raise InheritError(
-            f"{out_dir} needs about {ROOM / 2**30:.0f} GiB, its disk has {free / 2**30:.1f} GiB free. Free some space, "
+            f"{out_dir} needs about {gib(ROOM)}, its disk has {gib(free)} free. Free some space, "
             "or choose a folder on another disk: inheritune demo --out_dir FOLDER."
         )

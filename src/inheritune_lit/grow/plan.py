@@ -1,6 +1,7 @@
 """`inheritune grow --dry_run`: the stages there may be, their sizes, and the disk they take."""
 
 from inheritune_lit.base.text_table import columns
+from inheritune_lit.base.units import gib
 from inheritune_lit.grow.disk import CHECKPOINTS
 from inheritune_lit.grow.stages import Settings, parameters, possible, recipe_of, steps
 
@@ -32,7 +33,3 @@ def _disk(counts: list[int], saved: list[int], keep: str) -> str:
     # one more than stay while it is written, with copies of their weights beside them
     at_once = max(min(number, CHECKPOINTS + 1) * count for count, number in zip(counts, saved, strict=True))
     return f"Disk: at most {gib(models + (CHECKPOINT + MODEL) * at_once)} at a time (keep: final)."
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:,.2f} GiB"

@@ -3,6 +3,8 @@
 import textwrap
 from typing import Any
 
+from inheritune_lit.base.units import gib
+
 WIDTH = 120
 
 
@@ -67,16 +69,16 @@ def _memory(figures: dict[str, Any]) -> Section:
     compiled, eager = memory["compiled"], memory["eager"]
     sharded = memory["shards"] > 1
     entries = [
-        ("weights", _gib(compiled["weights"])),
-        ("gradients", _gib(compiled["gradients"]) + " (whole ones till a step's last micro-batch)" * sharded),
-        ("optimizer states", _gib(compiled["optimizer"])),
-        ("low-precision weights", _gib(compiled["copies"]) + (" (gathered)" if sharded else " (autocast's)")),
-        ("activations", _gib(compiled["activations"])),
-        ("logits and loss", _gib(compiled["logits"])),
-        ("allocator's and CUDA's", f"{_gib(compiled['kept'])} of freed blocks, {_gib(compiled['context'])} of CUDA"),
-        ("peak by nvidia-smi", f"{_gib(compiled['total'])}, {_gib(compiled['in_use'])} of it in use; without "
-         f"torch.compile, which litGPT always calls, {_gib(eager['total'])}"),
-        (f"of one {machine['title']}", f"{_gib(memory['available'])}: {_verdict(memory)}"),
+        ("weights", gib(compiled["weights"])),
+        ("gradients", gib(compiled["gradients"]) + " (whole ones till a step's last micro-batch)" * sharded),
+        ("optimizer states", gib(compiled["optimizer"])),
+        ("low-precision weights", gib(compiled["copies"]) + (" (gathered)" if sharded else " (autocast's)")),
+        ("activations", gib(compiled["activations"])),
+        ("logits and loss", gib(compiled["logits"])),
+        ("allocator's and CUDA's", f"{gib(compiled['kept'])} of freed blocks, {gib(compiled['context'])} of CUDA"),
+        ("peak by nvidia-smi", f"{gib(compiled['total'])}, {gib(compiled['in_use'])} of it in use; without "
+         f"torch.compile, which litGPT always calls, {gib(eager['total'])}"),
+        (f"of one {machine['title']}", f"{gib(memory['available'])}: {_verdict(memory)}"),
         ("largest micro-batch", f"{_fitting(compiled)} with torch.compile, {_fitting(eager)} without"),
     ]  # fmt: skip
     how = f"FSDP HYBRID_SHARD over the {memory['shards']} GPUs of a node" if sharded else "one device"
@@ -122,15 +124,11 @@ def _time(figures: dict[str, Any]) -> Section:
 
 def _disk(figures: dict[str, Any]) -> Section:
     disk = figures["disk"]
-    kept = f"{disk['checkpoints']} × {_gib(disk['checkpoint'])} = {_gib(disk['checkpoints_total'])}"
+    kept = f"{disk['checkpoints']} × {gib(disk['checkpoint'])} = {gib(disk['checkpoints_total'])}"
     return "Disk", [
-        ("token shards", _gib(disk["data"]) if disk["data"] else "not known"),
+        ("token shards", gib(disk["data"]) if disk["data"] else "not known"),
         ("checkpoints", f"{kept}: litGPT deletes none; remove old ones as it runs, or raise train.save_interval"),
     ]
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**28 else f"{size / 2**20:,.0f} MiB"
 
 
 def _hours(seconds: float) -> str:

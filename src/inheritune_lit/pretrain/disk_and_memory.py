@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from inheritune_lit.base.units import gib
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.record import BEFORE, gpu_names
@@ -23,13 +24,11 @@ def check_disk_and_memory(document: Document, run: Path, request: Request) -> li
     findings = _disk(figures, run, request, document.get("train.save_interval"))
     if gpu and not figures["memory"]["fits"]:
         memory = figures["memory"]
-        peak, in_use, there = (
-            value / 2**30 for value in (memory["compiled"]["total"], memory["compiled"]["in_use"], memory["available"])
-        )
-        largest = memory["compiled"]["largest_micro_batch"]
+        compiled = memory["compiled"]
+        largest = compiled["largest_micro_batch"]
         text = (
-            f"nvidia-smi would show about {peak:.1f} GiB at the peak, {in_use:.1f} of it in use and the rest kept by "
-            f"PyTorch's allocator; a {names[0]} has {there:.1f} GiB."
+            f"nvidia-smi would show about {gib(compiled['total'])} at the peak, {gib(compiled['in_use'])} of it in use "
+            f"and the rest kept by PyTorch's allocator; a {names[0]} has {gib(memory['available'])}."
         )
         fix = f"Write {largest}." if largest else "More GPUs share the weights' and the optimizer's states."
         severity: Literal["error", "warning"] = "warning" if memory["fits_if_given_back"] else "error"
@@ -52,17 +51,14 @@ def _disk(figures: Mapping[str, Any], run: Path, request: Request, interval: int
     machine, temporary = figures["machine"], Path(tempfile.gettempdir())
     findings = []
     if machine["devices"] * machine["nodes"] == 1 and (room := shutil.disk_usage(temporary).free) < size:
-        text = (
-            f"On one device litGPT writes each checkpoint, {size / 2**30:.1f} GiB, to {temporary} first, which has "
-            f"{room / 2**30:.1f} GiB."
-        )
+        text = f"On one device litGPT writes each checkpoint, {gib(size)}, to {temporary} first, which has {gib(room)}."
         fix = f"Set TMPDIR to a folder on the disk of {run}, where a finished file is moved at once, too."
         findings.append(Finding("error", "out_dir", text, fix))
     if needed <= free:
         return findings
     text = (
-        f"The run will leave {kept + 1} checkpoints of {size / 2**30:.1f} GiB and {copies} of {bare / 2**30:.1f} GiB, "
-        f"{needed / 2**30:.1f} GiB in all; {place} has {free / 2**30:.1f} GiB for them."
+        f"The run will leave {kept + 1} checkpoints of {gib(size)} and {copies} of {gib(bare)}, "
+        f"{gib(needed)} in all; {place} has {gib(free)} for them."
     )
     fix = "Pass --keep_last 2, raise it, or choose another out_dir."
     return [*findings, Finding("error", "train.save_interval", text, fix)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.units import gib
 from inheritune_lit.checkpoint.finite import check_finite
 from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes
 from inheritune_lit.checkpoint.weights import Unreadable, Weights, not_whole, zip_records
@@ -182,9 +183,9 @@ def convert(checkpoint: Checkpoint, accumulation: int, run: Path) -> Path:
         torch.save(content, target)
     except (OSError, RuntimeError) as error:  # torch's writer says nothing but that it failed
         shutil.rmtree(target.parent, ignore_errors=True)
-        size = checkpoint.path.stat().st_size / 2**30
+        size = checkpoint.path.stat().st_size
         raise InheritError(
-            f"Can't write {target}, a copy of {checkpoint.path} with other counters ({error}). It takes {size:.2f} GiB "
+            f"Can't write {target}, a copy of {checkpoint.path} with other counters ({error}). It takes {gib(size)} "
             "until the next checkpoint: free as much, or go on with the micro-batch and the GPUs of before."
         ) from error
     return target

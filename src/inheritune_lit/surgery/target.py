@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
+from inheritune_lit.base.units import gib
 from inheritune_lit.checkpoint.copy import InMemory, TensorCopy, distinct
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
@@ -157,7 +158,7 @@ class Plan:
             "blocks": f"{len(self.blocks)}: {', '.join(map(str, self.blocks))}",
             "parameters": f"{self.parameters():,} ({self.parameters(embeddings=False):,} without embeddings and head)",
             "tensors": f"{', '.join(f'{count} {giver}' for giver, count in givers.items())}; {', '.join(dtypes)}",
-            "bytes": f"{self.bytes:,} ({self.bytes / 2**30:.2f} GiB)",
+            "bytes": f"{self.bytes:,} ({gib(self.bytes)})",
         }
         return "\n".join(f"{key:<11} {value}" for key, value in rows.items())
 

@@ -7,7 +7,14 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, RECEIPT, checkpoint_folder, refuse_code
+from inheritune_lit.checkpoint.folder import (
+    HF_CONFIG,
+    MODEL_CONFIG,
+    RECEIPT,
+    checkpoint_folder,
+    load_config,
+    refuse_code,
+)
 from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import states_gpt2
@@ -36,28 +43,13 @@ def _initial(document: Document) -> list[Finding]:
     if findings := no_start(key, folder):
         return findings
     try:
-        there = _config(folder)
+        there = load_config(folder)
     except InheritError as error:
         return [*findings, Finding("error", key, str(error), "Write the folder anew.")]
     stated = document.get("model_config")
     if isinstance(stated, dict):
         findings += _model_differs(stated, there, folder)
     return findings + _receipt(folder)
-
-
-def _config(folder: Path) -> Any:
-    """checkpoint.load_config without importing litGPT.
-
-    Raises:
-        InheritError: model_config.yaml is missing, or litGPT does not accept it.
-    """
-    path = folder / MODEL_CONFIG
-    if not path.is_file():
-        raise InheritError(f"{path} is missing: {folder} is no litGPT checkpoint folder.")
-    try:
-        return config_class().from_file(path)
-    except Exception as error:  # litGPT checks with asserts and lets YAML's and the constructor's errors through
-        raise InheritError(f"litGPT does not accept {path}: {type(error).__name__}: {error}") from error
 
 
 def _receipt(folder: Path) -> list[Finding]:
