@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo grow-demo test test-faults check format clean
+.PHONY: help demo grow-demo test test-faults recipes check format clean
 
 help:
 	@echo "make demo       the whole way on a real small model and real text (about 15 minutes on 2 cores)"
 	@echo "make grow-demo  growth for real: a small GPT-2, trained here, against random starts (about as long)"
 	@echo "make test       formatting, lint, types and tests: all that a contributor needs"
 	@echo "make test-faults  every fault of tests/faults, long ones too (about half an hour)"
+	@echo "make recipes    render the shipped recipes and their README from tools/recipes anew"
 	@echo "make check      formatting, lint and types only"
 	@echo "make format     rewrite the sources as ruff wants them"
 	@echo "make clean      remove .venv and what the demo wrote"
@@ -30,6 +31,9 @@ test: check
 
 test-faults: .venv/.installed
 	FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/faults -m ""
+
+recipes: .venv/.installed
+	PYTHONPATH=tools $(BIN)/python -m recipes.render recipes
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .

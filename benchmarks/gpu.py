@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_steps
 import gpu_tables
 import surgery as surgery_benchmark  # benchmarks/surgery.py
 
@@ -131,17 +132,16 @@ def gpt2(job: Job) -> None:
 
 
 def trainer(job: Job, recipe: Path, **options: Any) -> tuple[Any, Any, Any, Iterator[Any], Any]:
-    """What `probe.take_step` takes, with PackedTokens' batches."""
+    """What `gpu_steps.take_step` takes, with PackedTokens' batches."""
     from litgpt.config import Config
 
     from inheritune_lit.data import PackedTokens
-    from inheritune_lit.plan import probe
     from inheritune_lit.recipes.parse import parse_recipe
 
     settings = parse_recipe(recipe)
     settings.precision = options.pop("precision", settings.precision)
     config, train = Config(**settings.model_config.as_dict()), settings.train
-    fabric, model, optimizer = probe.set_up(config, settings, **options)
+    fabric, model, optimizer = gpu_steps.set_up(config, settings, **options)
     if settings.initial_checkpoint_dir:
         fabric.load_raw(settings.initial_checkpoint_dir / "lit_model.pth", model)
     data = PackedTokens(job.tokens, epochs=10**6, num_workers=0 if job.tiny else 2)
@@ -153,7 +153,7 @@ def steps_of(job: Job, recipe: Path, *, profiled: bool = False) -> dict[str, Any
     """Seconds a step with either kind of batches, the card's peak, and what `inheritune plan` says of the recipe."""
     import torch
 
-    from inheritune_lit.plan import plan_recipe, probe
+    from inheritune_lit.plan import plan_recipe
     from inheritune_lit.plan.machines import gpu_key, peak_flops
 
     cuda = torch.cuda.is_available()
@@ -163,10 +163,10 @@ def steps_of(job: Job, recipe: Path, *, profiled: bool = False) -> dict[str, Any
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     fabric, model, optimizer, packed, train = trainer(job, recipe)
-    kinds = {"packed": packed, "on_card": probe.random_batches(fabric, model, train)}
+    kinds = {"packed": packed, "on_card": gpu_steps.random_batches(fabric, model, train)}
 
     def step(kind: str) -> float:
-        return probe.take_step(fabric, model, optimizer, train, kinds[kind])[0]
+        return gpu_steps.take_step(fabric, model, optimizer, train, kinds[kind])[0]
 
     first = step("packed")
     if profiled:
@@ -201,14 +201,12 @@ def losses(job: Job) -> None:
     """The same 20 steps in bf16-mixed and in float32, not compiled, on small batches."""
     import torch
 
-    from inheritune_lit.plan import probe
-
     torch.set_float32_matmul_precision("highest")
     recipe = job.recipe("losses", start=job.start, global_batch_size=2, micro_batch_size=1)
     for precision in ("32-true", "bf16-mixed"):
         if precision not in job.rows("losses"):
             *parts, batches, train = trainer(job, recipe, precision=precision, compiled=False)
-            job.keep("losses", precision, [probe.take_step(*parts, train, batches)[1] for _ in range(LOSS_STEPS)])
+            job.keep("losses", precision, [gpu_steps.take_step(*parts, train, batches)[1] for _ in range(LOSS_STEPS)])
 
 
 def resume(job: Job) -> None:

@@ -24,13 +24,9 @@ COMMANDS = {
     ),
     "prepare": ("inheritune_lit.prepare.command:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
-    "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy, validate and make recipes"),
+    "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy and validate recipes"),
     "plan": ("inheritune_lit.plan:plan", "what a recipe will take: parameters, memory, time, disk"),
     "pretrain": ("inheritune_lit.pretrain.command:pretrain", "run a recipe: checked, resumed, watched to its end"),
-    "launch-script": (
-        "inheritune_lit.pretrain.slurm:launch_script",
-        "print a batch script that runs a recipe on Slurm",
-    ),
     "grow": ("inheritune_lit.grow:grow", "Algorithm 2: add blocks until the loss is at par with the reference's"),
     "export": (
         "inheritune_lit.export.command:export",

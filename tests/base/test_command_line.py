@@ -90,7 +90,7 @@ def test_several_values_make_a_list() -> None:
 def test_a_reader_that_has_enough_is_no_error() -> None:
     command = f"{sys.executable} -m inheritune_lit recipes list | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("name")
+    assert done.stdout.startswith("recipe")
     assert done.stderr == ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.faults import Fault
-from helpers.injecting import ended, inheritune
+from helpers.models import ROOT
 from helpers.small_runs import make_recipe, same_state
 
 from inheritune_lit.pretrain import train
@@ -19,7 +19,7 @@ COMMANDS = {
     "sbatch": """#!/bin/bash
         for attempt in 1 2 3; do
             rm -f "$SLURM/requeued"
-            SLURM_JOB_ID=77 bash "$1" >>"$SLURM/log" 2>&1 &
+            SLURM_JOB_ID=77 bash "$@" >>"$SLURM/log" 2>&1 &
             job=$!
             if [ $attempt = 1 ]; then
                 until grep -qs "step 4 " "$RUN/pretrain.log"; do kill -0 $job || exit 1; sleep 0.05; done
@@ -47,12 +47,15 @@ def test_a_job_out_of_time_saves_is_put_back_and_ends_in_the_same_bits(tmp_path:
     for name, text in COMMANDS.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    script = ended(inheritune("launch-script", tmp_path / "recipe.yaml", "--slurm", "--nodes", 1, "--gpus", 1))
-    (tmp_path / "job.sh").write_text(script.stdout)
     places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM": str(tmp_path), "RUN": str(tmp_path / "run")}
+    places |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "1"}
 
     with fault(tmp_path / "open_llama_tiny", tmp_path / "tokens"):
-        done = subprocess.run([tmp_path / "sbatch", tmp_path / "job.sh"], env=os.environ | places, check=False)
+        done = subprocess.run(
+            [tmp_path / "sbatch", ROOT / "recipes/slurm.sbatch", tmp_path / "recipe.yaml"],
+            env=os.environ | places,
+            check=False,
+        )
         assert done.returncode == 0, (tmp_path / "log").read_text()[-3000:]
         assert (tmp_path / "calls").read_text().count("--kill-on-bad-exit=1") == 2, "once before, once after"
         launches = read_run(tmp_path / "run").receipt["launches"]

@@ -16,13 +16,13 @@ from helpers.recipes import EVAL, PRETRAIN, RECIPES, parse
 from jsonargparse import Namespace
 from litgpt.args import TrainArgs
 from litgpt.config import Config
+from recipes.low_data import runs
+from recipes.render import render_all
 
 from inheritune_lit.checkpoint.layers import parse_layers, slice_config
 from inheritune_lit.evaluate.suites import read_suite
 from inheritune_lit.gpt2 import build
-from inheritune_lit.recipes.listing import parameters, rows, run_named, shipped
-from inheritune_lit.recipes.render import render_all, render_readme
-from inheritune_lit.recipes.table import runs
+from inheritune_lit.recipes.listing import listed
 from inheritune_lit.surgery.command import surgery
 
 LOW_DATA = [path for path in PRETRAIN if path.parent.name == "recipes"]
@@ -73,7 +73,7 @@ def test_model_and_start(path: Path) -> None:
     recipe = parse(path)
     config = recipe.model_config
     # model_config is what surgery writes: litGPT fills in Config's defaults, not the named model's
-    run = run_named(path.stem)
+    run = next((run for run in runs() if run.name == path.stem), None)
     surgery_recipe = parse(ROOT / f"recipes/surgery/{run.target}.yaml") if run else None
     layers = surgery_recipe.layers if surgery_recipe else str(config.n_layer)
     reference = Config.from_name(config.name)
@@ -104,10 +104,9 @@ def test_training(path: Path) -> None:
 
 
 def test_rendered_files_are_what_the_table_says() -> None:
-    """After a change of the table or of its rendering: `inheritune recipes make`."""
+    """After a change of a table or of its rendering: `make recipes`."""
     for name, text in render_all().items():
-        assert (ROOT / "recipes" / name).read_text() == text, f"recipes/{name} is stale: run `inheritune recipes make`"
-    assert (ROOT / "recipes/README.md").read_text() == render_readme(ROOT / "recipes")
+        assert (ROOT / "recipes" / name).read_text() == text, f"recipes/{name} is stale: run `make recipes`"
 
 
 def test_a_random_start_differs_in_its_start_alone() -> None:
@@ -137,21 +136,21 @@ def test_the_table_holds_the_papers_low_data_runs() -> None:
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.name)
-def test_listed_parameters_are_the_models(path: Path) -> None:
-    model = yaml.safe_load(path.read_text())["model_config"]
+def test_listed_with_its_parameters_and_steps(path: Path) -> None:
+    recipe = yaml.safe_load(path.read_text())
     with torch.device("meta"):
-        gpt = build(Config(**model))
-    sizes = {name: parameter.numel() for name, parameter in gpt.named_parameters()}
-    inside = sum(size for name, size in sizes.items() if name.startswith(("transformer.h.", "transformer.ln_f.")))
-    assert parameters(model) == (sum(sizes.values()), inside)
+        model = build(Config(**recipe["model_config"]))
+    train, total = recipe["train"], sum(parameter.numel() for parameter in model.parameters())
+    if train["tie_embeddings"]:
+        total -= model.lm_head.weight.numel()
+    steps = train["max_tokens"] // (train["global_batch_size"] * train["max_seq_length"])
+    titles, *rows = listed()
+    row = dict(zip(titles, next(row for row in rows if f"{row[0]}.yaml" == path_in_recipes(path)), strict=True))
+    assert (row["parameters"], row["steps"]) == (f"{total / 1e9:.3f}B", f"{steps:,}")
 
 
-def test_papers_sizes() -> None:
-    """What 13 blocks of OpenLLaMA-3B and 7 of a LLaMA-7B really hold."""
-    sizes = {row.name: row.parameters for row in rows(shipped())}
-    assert (sizes["openllama3b_n13"], sizes["llama2_7b_n7"]) == (1_815_638_400, 1_678_831_616)
-    recipe = yaml.safe_load((shipped() / "openllama3b_n13.yaml").read_text())
-    assert parameters(recipe["model_config"])[1] == 1_610_838_400
+def path_in_recipes(path: Path) -> str:
+    return path.relative_to(ROOT / "recipes").as_posix()
 
 
 def test_main_recipe_is_the_papers() -> None:

@@ -11,14 +11,15 @@ import yaml
 from helpers.models import ROOT, make_tokens, write_bpe
 from helpers.recipes import parse
 from litgpt.config import Config
+from recipes.body import TOKENIZER
 
 from inheritune_lit.checkpoint.layers import parse_layers, slice_config
 from inheritune_lit.gpt2 import build
 from inheritune_lit.published import losses
 from inheritune_lit.recipes import copy
-from inheritune_lit.recipes.listing import rows, shipped
-from inheritune_lit.recipes.table_gpt2 import TOKENIZER, Run, runs
+from inheritune_lit.recipes.listing import listed
 from inheritune_lit.surgery.command import surgery
+from recipes.gpt2 import Run, runs
 
 RUNS = list(runs())
 # blocks, heads, width, sequences a step, learning rate and its end; xlarge's last three are ours, as is large*'s batch
@@ -118,11 +119,13 @@ def test_headers_say_which_gpus_divide_the_batch() -> None:
 
 
 def test_listed_and_copied(tmp_path: Path) -> None:
-    listed = {row.name: row for row in rows(shipped())}
-    large = listed["gpt2/large_n18"]
-    assert (large.model, large.start, large.steps) == ("GPT-2 large → 18", "inherited", 100_000)
-    sizes = {name: round(listed[f"gpt2/{name}"].parameters / 1e6) for name in ("medium_k24", "large_k36", "xlarge_k48")}
-    assert sizes == {"medium_k24": 355, "large_k36": 774, "xlarge_k48": 1557}
+    rows = {row[0]: row for row in listed()}
+    assert rows["gpt2/large_n18"][1:6] == ["GPT-2 large → 18", "inherited", "0.420B", "1.64×10⁹", "100,000"]
+    assert [rows[f"gpt2/{name}"][3] for name in ("medium_k24", "large_k36", "xlarge_k48")] == [
+        "0.355B",
+        "0.774B",
+        "1.557B",
+    ]
     copy("gpt2/large_n18", tmp_path)
     copy("gpt2/large_n18_random", tmp_path)
     copied = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.yaml"))

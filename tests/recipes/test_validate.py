@@ -18,7 +18,7 @@ from inheritune_lit.base.yaml_document import Document, read_document
 from inheritune_lit.recipes import copy, list_recipes
 from inheritune_lit.recipes.check.findings import Finding, report
 from inheritune_lit.recipes.check.validate import check_document, validate_file
-from inheritune_lit.recipes.listing import recipes, rows, shipped
+from inheritune_lit.recipes.listing import listed, recipes, shipped
 
 MAIN = ROOT / "recipes/openllama3b_n13.yaml"
 # The main recipe with ten things wrong: what stands there → what is put instead.
@@ -191,7 +191,7 @@ def test_a_checkpoint_that_its_receipt_does_not_vouch_for(
 def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_recipes()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(rows(shipped())) == 65
+    assert len(lines) == len(listed()) == 1 + len(recipes(shipped())) == 65
     assert lines[1].split()[:6] == ["openllama3b_n13", "OpenLLaMA-3B", "→", "13", "inherited", "1.816B"]
     copy("openllama3b_n13_e5_random", tmp_path / "mine")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.yaml")) == [

@@ -20,7 +20,6 @@ def plan(
     devices: int | None = None,
     nodes: int | None = None,
     json: bool = False,
-    probe: int = 0,
 ) -> None:
     """Parameters, steps, FLOPs, memory, time and disk of a `litgpt pretrain` recipe.
 
@@ -30,16 +29,15 @@ def plan(
         devices: GPUs of a node; the recipe's own if it states a number, else 1.
         nodes: Nodes; the recipe's own if left out.
         json: Print the figures as JSON, in plain units: bytes, seconds, tokens, FLOPs.
-        probe: Replace the assumed speed by that of this many steps, measured on this machine's device; 0 measures none.
     """
     from inheritune_lit.plan.report import table
 
-    figures = plan_recipe(recipe, gpu=gpu, devices=devices, nodes=nodes, probe=probe)
+    figures = plan_recipe(recipe, gpu=gpu, devices=devices, nodes=nodes)
     print(json_format.dumps(figures, indent=2, ensure_ascii=False) if json else table(figures))
 
 
 def plan_recipe(
-    recipe: Path, *, gpu: str = "a6000", devices: int | None = None, nodes: int | None = None, probe: int = 0
+    recipe: Path, *, gpu: str = "a6000", devices: int | None = None, nodes: int | None = None
 ) -> dict[str, Any]:
     """The figures of `inheritune plan --json`.
 
@@ -47,7 +45,6 @@ def plan_recipe(
         InheritError: litGPT refuses the recipe, its batch does not divide by the GPUs, or the GPU is not known here.
     """
     machine = gpu_named(gpu)
-    from inheritune_lit.plan.paper import remarks
     from inheritune_lit.recipes.parse import parse_recipe
 
     settings = parse_recipe(recipe)
@@ -64,10 +61,8 @@ def plan_recipe(
     }
     figures["flops"] = _flops(config, figures)
     figures["memory"] = _memory(config, settings, figures)
-    figures["probe"] = _probe(config, settings, probe)
     figures["time"] = _time(figures)
     figures["disk"] = _disk(config, settings, figures)
-    figures["remarks"] = remarks(recipe.stem, figures)
     return figures
 
 
@@ -200,33 +195,18 @@ def _memory(config: "Config", settings: "Namespace", figures: dict[str, Any]) ->
     }
 
 
-def _probe(config: "Config", settings: "Namespace", steps: int) -> dict[str, Any] | None:
-    if not steps:
-        return None
-    from inheritune_lit.plan.probe import measure
-
-    return measure(config, settings, steps)
-
-
 def _time(figures: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of the run and GPU-hours; a range if the speed is assumed."""
-    machine, tokens = figures["machine"], figures["training"]["tokens"]
+    """Seconds of the run and GPU-hours, a range of each, as the speed is assumed."""
+    machine = figures["machine"]
     gpus = machine["devices"] * machine["nodes"]
-    if probe := figures["probe"]:
-        seconds = [tokens / (probe["tokens_per_second"] * gpus)]
-        basis: dict[str, Any] = {
-            "basis": "probe",
-            "source": f"{probe['steps']} steps measured on one {probe['device']}",
-        }
-    else:
-        rate = machine["peak_flops"] * gpus
-        seconds = [figures["flops"]["measured"] / (rate * mfu) for mfu in (MFU_HIGH, MFU_LOW)]
-        basis = {"basis": "mfu", "mfu": [MFU_LOW, MFU_HIGH], "source": MFU_SOURCE}
-    peak_seconds = figures["flops"]["six_n_d"] / (machine["peak_flops"] * gpus)
-    return basis | {
+    rate = machine["peak_flops"] * gpus
+    seconds = [figures["flops"]["measured"] / (rate * mfu) for mfu in (MFU_HIGH, MFU_LOW)]
+    return {
+        "mfu": [MFU_LOW, MFU_HIGH],
+        "source": MFU_SOURCE,
         "seconds": seconds,
         "gpu_hours": [s * gpus / 3600 for s in seconds],
-        "six_n_d_at_peak_seconds": peak_seconds,
+        "six_n_d_at_peak_seconds": figures["flops"]["six_n_d"] / rate,
     }
 
 

@@ -37,7 +37,7 @@ MFU_LOW, MFU_HIGH = 0.40, 0.60
 MFU_SOURCE = (
     "Measured: recipes/openllama3b_n13.yaml by litgpt pretrain on one H200, 46 % at micro-batch 2, 53 % at 8 "
     "(benchmarks/gpu.md). Published: MosaicML llm-foundry, MPT 1B and 3B at 2,048 tokens, bf16-mixed, 8 to 64 GPUs: "
-    "41-44 % on H100, 60-62 % on A100 80GB. --probe 20 measures it here"
+    "41-44 % on H100, 60-62 % on A100 80GB. A run's own speed stands in its bar and in run.json"
 )
 
 

@@ -13,9 +13,6 @@ def table(figures: dict[str, Any]) -> str:
     lines = [figures["recipe"]]
     for title, entries in sections:
         lines += ["", title, *(_line(label, text) for label, text in entries)]
-    if figures["remarks"]:
-        lines += ["", "Where the paper's figures can't hold (arXiv 2404.08634)"]
-        lines += [textwrap.fill(r, WIDTH, initial_indent="  - ", subsequent_indent="    ") for r in figures["remarks"]]
     return "\n".join(lines)
 
 
@@ -106,13 +103,8 @@ def _time(figures: dict[str, Any]) -> Section:
     gpus = machine["devices"] * machine["nodes"]
     per_gpu = machine["peak_flops"] / 1e12
     title = f"Time ({gpus} × {machine['title']}, {per_gpu:g} TFLOP/s dense bfloat16: {machine['source']})"
-    if time["basis"] == "probe":
-        probe = figures["probe"]
-        scaling = ", taken to scale with the number of GPUs" if gpus > 1 else ""
-        assumed = f"measured: {probe['tokens_per_second']:,.0f} tokens/s, {time['source']}{scaling}"
-    else:
-        low, high = time["mfu"]
-        assumed = f"assumed: {low:.0%} to {high:.0%} of the peak. {time['source']}."
+    low, high = time["mfu"]
+    assumed = f"assumed: {low:.0%} to {high:.0%} of the peak. {time['source']}."
     at_peak = f"{_hours(time['six_n_d_at_peak_seconds'])}: 6·N·D at 100 %, a bound that nothing beats"
     return title, [
         ("wall clock", " to ".join(map(_hours, time["seconds"]))),

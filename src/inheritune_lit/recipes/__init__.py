@@ -1,4 +1,4 @@
-"""`inheritune recipes`: list, copy, validate and make recipes."""
+"""`inheritune recipes`: list, copy and validate recipes."""
 
 import difflib
 import shutil
@@ -8,23 +8,13 @@ from pathlib import Path
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.text_table import aligned
 from inheritune_lit.base.yaml_document import read_document
-from inheritune_lit.recipes.listing import Row, rows, run_named, shipped
+from inheritune_lit.recipes.listing import listed, recipes, shipped
 
 
 def list_recipes() -> None:
     """Lists the shipped recipes: what each trains, for how long, and what of the paper it reproduces."""
-    table = [["name", "model", "start", "parameters", "tokens", "tokens/step", "reproduces"]]
-    table += [_cells(row) for row in rows(shipped())]
+    table = listed()
     print("\n".join(aligned(table, left=len(table[0]))))
-
-
-def _cells(row: Row) -> list[str]:
-    size, tokens = f"{row.parameters / 1e9:.3f}B", _short(row.tokens)
-    return [row.name, row.model, row.start, size, tokens, f"{row.batch:,}", row.reproduces]
-
-
-def _short(tokens: int) -> str:
-    return f"{tokens / 1e9:g}B" if tokens >= 10**9 else f"{tokens:,}"
 
 
 def copy(name: str, out_dir: Path) -> None:
@@ -36,14 +26,15 @@ def copy(name: str, out_dir: Path) -> None:
     """
     source = shipped() / f"{name}.yaml"
     if not source.is_file():
-        names = [row.name for row in rows(shipped())]
+        names = [path.relative_to(shipped()).with_suffix("").as_posix() for path in recipes(shipped())]
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`inheritune recipes list` shows them."
         raise InheritError(f"No recipe is named {name!r}. {hint}")
-    files = [source]
-    if (run := run_named(name)) and run.target:
-        files.append(shipped() / "surgery" / f"{run.target}.yaml")
-    if base := read_document(source).get("recipe"):  # what a growth trains
+    files, recipe = [source], read_document(source)
+    cut = f"{Path(recipe.get('tokenizer_dir') or '').name}.yaml"  # surgery's folder, of random starts too
+    if (shipped() / "surgery" / cut).is_file():
+        files.append(shipped() / "surgery" / cut)
+    if base := recipe.get("recipe"):  # what a growth trains
         files.append(shipped().joinpath(*Path(base).parts[1:]))
     targets = [out_dir / file.relative_to(shipped()) for file in files]
     if existing := [str(target) for target in targets if target.exists()]:
@@ -52,23 +43,6 @@ def copy(name: str, out_dir: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
         print(target)
-
-
-def make(out_dir: Path = Path("recipes")) -> None:
-    """Renders all recipes of the table, their surgery recipes and README.md anew (for whoever changes the table).
-
-    Args:
-        out_dir: The recipes folder of the source tree.
-    """
-    from inheritune_lit.recipes.render import render_all, render_readme
-
-    texts = render_all()
-    for name, text in texts.items():
-        path = out_dir / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    (out_dir / "README.md").write_text(render_readme(out_dir), encoding="utf-8")
-    print(f"{len(texts)} recipes and README.md in {out_dir}")
 
 
 def validate(recipe: Path, devices: int | None = None, nodes: int | None = None) -> None:
@@ -92,4 +66,4 @@ def validate(recipe: Path, devices: int | None = None, nodes: int | None = None)
         sys.exit(1)
 
 
-COMMANDS = {"list": list_recipes, "copy": copy, "validate": validate, "make": make}
+COMMANDS = {"list": list_recipes, "copy": copy, "validate": validate}

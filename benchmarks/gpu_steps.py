@@ -1,54 +1,19 @@
-"""`--probe`: the speed of a recipe's own training step on the machine at hand.
+"""A recipe's optimizer step on the device at hand, step by step.
 
-litGPT's model, loss, precision and compilation as `litgpt pretrain` sets them up, on random tokens and from random
-weights, which cost the same as any others. Not a subprocess of `litgpt pretrain` itself, because that ends by writing a
-checkpoint, 20 GiB and more at full size, and wants token shards. What it leaves out: reading data, logging,
-validation and, on several GPUs, communication.
+litGPT's model, loss, precision and compilation as `litgpt pretrain` sets them up, from random weights, which cost the
+same as any others.
 """
 
 import itertools
-import statistics
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.errors import InheritError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from litgpt.config import Config
-
-WARM_UP = 2  # steps that are not counted: compilation and the first allocations
-
-
-def measure(config: "Config", settings: "Namespace", steps: int) -> dict[str, Any]:
-    """Times `steps` optimizer steps of the recipe's global batch on one device, after two that are not counted.
-
-    Raises:
-        InheritError: there is not enough memory for it.
-    """
-    import torch
-
-    train = settings.train
-    try:
-        fabric, model, optimizer = set_up(config, settings)
-        batches = random_batches(fabric, model, train)
-        seconds = [take_step(fabric, model, optimizer, train, batches)[0] for _ in range(WARM_UP + steps)][WARM_UP:]
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise InheritError(
-            "--probe: the device has too little memory for micro-batches of "
-            f"{train.micro_batch_size}. Lower train.micro_batch_size; the plan without --probe says what fits."
-        ) from error
-    step = statistics.median(seconds)
-    tokens = train.global_batch_size * model.max_seq_length
-    device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else "CPU"
-    return {
-        "device": device,
-        "steps": steps,
-        "step_seconds": {"median": step, "min": min(seconds), "max": max(seconds)},
-        "tokens_per_second": tokens / step,
-    }
 
 
 def set_up(config: "Config", settings: "Namespace", *, compiled: bool = True) -> tuple[Any, Any, Any]:

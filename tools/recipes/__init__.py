@@ -1,0 +1,1 @@
+"""The tables that the shipped recipes are rendered from; no part of the package. `make recipes` renders them anew."""
