@@ -84,16 +84,14 @@ def test_slurm_makes_the_same(
     slurm: Path, by_hand: dict[str, dict[str, bytes]], name: str, options: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {**options, "executor": "slurm", "executor_options": OPTIONS}
-    capsys.readouterr()
     run(dry_run=True, **options)
     assert not list(Path().glob(".tokens*"))
-    shown = capsys.readouterr().out.partition("The Slurm script:\n\n")[2]
-    assert "#SBATCH --partition=cpu\n" in shown
-    assert f"#SBATCH --array=0-{TASKS - 1}\n" in shown
-
+    capsys.readouterr()
     run(**options)
     assert "Submitted Slurm job 17: 4 of 4 tasks" in capsys.readouterr().out
-    assert (slurm / "script").read_text().strip() == shown.strip()
+    script = (slurm / "script").read_text()
+    assert "#SBATCH --partition=cpu\n" in script
+    assert f"#SBATCH --array=0-{TASKS - 1}\n" in script
     assert not Path("tokens").exists()
     run(**options)
     assert bytes_of(Path("tokens")) == by_hand[name]

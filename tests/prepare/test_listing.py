@@ -150,13 +150,14 @@ SPLITS = [
 
 @pytest.mark.parametrize("names", SPLITS)
 def test_files_that_are_named_as_splits(tmp_path: Path, names: tuple[str, str, str]) -> None:
-    from inheritune_lit.prepare.settings import hold_out
+    from inheritune_lit.prepare.settings import PrepareSettings, hold_out
 
     make(tmp_path, *names)
 
     def held(splits: Any, val_glob: str | None = None) -> tuple[dict[str, bool], list[str]]:
         listing = list_files(tmp_path, None, splits)
-        files = hold_out(listing, 0.1, val_glob, splits, str(tmp_path))
+        options: dict[str, Any] = {"val_glob": val_glob, "named_splits": splits, "val_share": 0.1}
+        files = hold_out(listing, PrepareSettings("in", out_dir=tmp_path, tokenizer_dir=tmp_path, **options))
         return {file.path: file.held_out for file in files}, [f"{file.path}: {file.why}" for file in listing.left_out]
 
     train, val, test = names
@@ -176,10 +177,11 @@ def test_files_that_are_named_as_splits(tmp_path: Path, names: tuple[str, str, s
     "name", ["the-test-of-time.txt", "contest.jsonl", "tests/a.jsonl", "devotion.txt", "latest-00.jsonl", "evals.txt"]
 )
 def test_other_names_are_no_splits(tmp_path: Path, name: str) -> None:
-    from inheritune_lit.prepare.settings import hold_out
+    from inheritune_lit.prepare.settings import PrepareSettings, hold_out
 
     make(tmp_path, "a.jsonl", name)
-    assert len(hold_out(list_files(tmp_path), 0.1, None, None, "")) == 2
+    settings = PrepareSettings("in", out_dir=tmp_path, tokenizer_dir=tmp_path)
+    assert len(hold_out(list_files(tmp_path), settings)) == 2
 
 
 def test_a_splits_folder_is_no_domain(tmp_path: Path) -> None:

@@ -1,8 +1,17 @@
 """What a user can mend."""
 
+from collections.abc import Sequence
+
 
 class InheritError(ValueError):
     """A mistake that the user can mend: the message says what, where, expected, got and what to do."""
+
+    @classmethod
+    def listing(cls, what: str, lines: Sequence[str], remedy: str, most: int | None = None) -> "InheritError":
+        """One error of several lines, the first `most` of which are shown."""
+        rest = len(lines) - len(lines[:most])
+        shown = [*lines[:most], *([f"and {rest:,} more"] if rest else [])]
+        return cls("\n  ".join([f"{what}:", *shown]) + f"\n{remedy}")
 
 
 class InUse(InheritError):

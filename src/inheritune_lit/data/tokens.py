@@ -70,9 +70,10 @@ class TrainLoader(DataLoader[Tensor]):
             if state.get(name) != now
         ]
         if lines:
-            raise InheritError(
-                "\n  ".join(["The run to resume was trained on other data or in another order:", *lines])
-                + "\nResume with the data, data seed and max_seq_length it had, or start a new run from its weights."
+            raise InheritError.listing(
+                "The run to resume was trained on other data or in another order",
+                lines,
+                "Resume with the data, data seed and max_seq_length it had, or start a new run from its weights.",
             )
         self.consumed = self.order.start = state["consumed"]
 

@@ -6,7 +6,6 @@ again to go on: what is done has its completion markers, wherever it ran.
 
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datatrove.executor.ray import RayPipelineExecutor
@@ -99,17 +98,3 @@ def make_executor(
         raise InheritError(
             f"executor_options for {make.__name__}: {str(error).partition('() ')[2] or error}."
         ) from error
-
-
-def slurm_script(executor: SlurmPipelineExecutor, work: Path) -> str:
-    """The script that would be submitted; a test compares it with the one that is."""
-    jobs = -(-executor.tasks // executor.tasks_per_job)
-    logs = executor.slurm_logs_folder
-    with TemporaryDirectory() as executor.slurm_logs_folder:  # get_sbatch_args() makes the folder
-        arguments = executor.get_sbatch_args(
-            min(jobs, executor.max_array_size) if executor.max_array_size > 0 else jobs
-        )
-    arguments |= {"output": f"{logs}/%A_%a.out", "error": f"{logs}/%A_%a.out"}
-    srun = " ".join(f"--{name}={value}" for name, value in (executor.srun_args or {}).items())
-    start = f"srun {srun} -l -n {executor.nodes_per_task} " if executor.with_srun else ""
-    return executor.get_launch_file_contents(arguments, f"{start}launch_pickled_pipeline {work / 'executor.pik'}")

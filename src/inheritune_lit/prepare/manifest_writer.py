@@ -10,7 +10,6 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json
 from inheritune_lit.base.text_table import aligned
 from inheritune_lit.data.manifest import MANIFEST, Manifest
-from inheritune_lit.prepare.shards import read_record
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -31,17 +30,12 @@ def check_quarantine(folder: Path, records: list[dict[str, Any]], max_bad_share:
         for entry in bad:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     if len(bad) > max_bad_share * documents:
-        shown = [f"{entry['file']}, line {entry['line']}: {entry['problem']}" for entry in bad[:8]]
-        raise InheritError(
-            "\n  ".join(
-                [
-                    f"{len(bad):,} of {documents:,} documents are bad, more than max_bad_share ({max_bad_share:g}):",
-                    *shown,
-                    *([f"and {len(bad) - len(shown):,} more"] if len(bad) > len(shown) else []),
-                ]
-            )
-            + f"\nThe whole list is {folder / QUARANTINE}. Mend or remove them and start over with --overwrite, or "
-            "run the same command with a higher --max_bad_share to leave them out."
+        raise InheritError.listing(
+            f"{len(bad):,} of {documents:,} documents are bad, more than max_bad_share ({max_bad_share:g})",
+            [f"{entry['file']}, line {entry['line']}: {entry['problem']}" for entry in bad],
+            f"The whole list is {folder / QUARANTINE}. Mend or remove them and start over with --overwrite, or "
+            "run the same command with a higher --max_bad_share to leave them out.",
+            most=8,
         )
     return dict(sorted(Counter(_kind(entry["problem"]) for entry in bad).items()))
 
@@ -88,10 +82,6 @@ def write_manifest(
     write_json(work / MANIFEST, manifest)
     (work / MANIFEST).rename(folder / MANIFEST)
     Manifest(folder).check_files()
-
-
-def read_records(folder: Path, tasks: int) -> list[dict[str, Any]]:
-    return [read_record(folder, task) for task in range(tasks)]
 
 
 def _domains(records: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from inheritune_lit.prepare.cutting import ShardCutter
 from inheritune_lit.prepare.executor import Executor, cores
 from inheritune_lit.prepare.listing import SourceFile
 from inheritune_lit.prepare.sampling import Budget, Cut, cut, rate_for
+from inheritune_lit.prepare.settings import PrepareSettings
 from inheritune_lit.prepare.shards import ShardWriter, hash_file, index_file, read_record
 from inheritune_lit.prepare.sources import CorpusReader
 
+MAX_TASKS = 64  # by default; a number that does not depend on the machine, as it decides which shard a file goes to
 RATES = "rates.json"
 CUTS = "cuts.json"
 ESTIMATE_FILES = 8  # of each domain, of which at most …
@@ -32,39 +34,36 @@ ESTIMATE_CHARACTERS = 2**18  # … so much is tokenized
 class Job:
     """What is read and how it becomes tokens; every task of every pass does the same."""
 
-    input_dir: str
+    settings: PrepareSettings
     files: list[SourceFile]
-    text_key: str
     encoder: Encoder
-    split: dict[str, Any]
-    """seed and val_share of split_of()."""
-    tasks: int
-    workers: int | None
-    """Tasks at the same time; None is as many as there is room for."""
-    executor: str = "local"
-    """local, slurm or ray: what runs the tasks that read the files."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """More arguments of datatrove's executor for a cluster."""
+
+    @property
+    def tasks(self) -> int:
+        return self.settings.tasks or min(len(self.files), MAX_TASKS)
 
     @property
     def reader(self) -> CorpusReader:
-        return CorpusReader(self.input_dir, self.files, self.text_key)
+        return CorpusReader(self._input_dir, self.files, self.settings.text_key)
+
+    @property
+    def _input_dir(self) -> str:
+        return str(self.settings.local_dir or self.settings.input_dir)
 
     def tokenize(self, out_dir: Path, work: Path, rates: dict[str, float] | None = None) -> Path:
         """Runs all tasks that are not done; returns the folder of their records."""
-        steps = self.steps(out_dir, work, rates)
-        if self.executor == "local":
+        settings, records = self.settings, work / "records"
+        writer = ShardWriter(out_dir, records, self._input_dir, self.files, self.encoder, settings.split, rates)
+        steps = [self.reader, writer]
+        if settings.executor == "local":
             sizes = [sum(file.size for file in self.files[task :: self.tasks]) for task in range(self.tasks)]
             self._run(steps, work, sizes, "prepare")
         else:
-            executor = make_executor(self.executor, steps, self.tasks, self.workers, work, self.options)
-            (run_on_slurm if self.executor == "slurm" else run_on_ray)(executor, work)
-        return work / "records"
-
-    def steps(self, out_dir: Path, work: Path, rates: dict[str, float] | None) -> list[Any]:
-        """The pipeline, the same for every executor."""
-        writer = ShardWriter(out_dir, work / "records", self.input_dir, self.files, self.encoder, self.split, rates)
-        return [self.reader, writer]
+            executor = make_executor(
+                settings.executor, steps, self.tasks, settings.workers, work, settings.executor_options or {}
+            )
+            (run_on_slurm if settings.executor == "slurm" else run_on_ray)(executor, work)
+        return records
 
     def cut(self, candidates: Path, out_dir: Path, work: Path, cuts: dict[str, Cut]) -> Path:
         """Copies what is chosen of the candidates; returns the folder of the records."""
@@ -83,7 +82,7 @@ class Job:
                     bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
                 bar.update(min(done + input_bytes, total) - bar.n)
 
-            executor = Executor(steps, self.tasks, min(self.workers or cores(), self.tasks), work, show)
+            executor = Executor(steps, self.tasks, min(self.settings.workers or cores(), self.tasks), work, show)
             todo = set(executor.get_incomplete_ranks())
             done = sum(size for task, size in enumerate(sizes) if task not in todo)
             if len(todo) < self.tasks:
@@ -155,7 +154,7 @@ def _start_cut(folder: Path, work: Path, cuts: dict[str, Cut]) -> None:
 
 def _first_rates(job: Job, budget: Budget) -> dict[str, float]:
     sizes = estimate(job)
-    available = {domain: int(sizes.get(domain, 0) * (1 - job.split["val_share"])) for domain in budget.proportions}
+    available = {domain: int(sizes.get(domain, 0) * (1 - job.settings.val_share)) for domain in budget.proportions}
     if budget.renormalize and sum(available.values()) <= budget.tokens:
         return dict.fromkeys(available, 1.0)
     wanted = budget.wanted(available)

@@ -88,10 +88,11 @@ class Budget:
             epochs = f"{want / have:.2f} epochs over it" if have else "no text at all"
             lines.append(f"{domain}: {have:,} tokens of {want:,} wanted, {want - have:,} are missing ({epochs})")
         if lines:
-            raise InheritError(
-                "\n  ".join(["Too little text for the budget:", *lines])
-                + "\nAdd text, lower the budget, or choose: --allow_repeat takes a domain several times, --renormalize "
-                "shares out what is missing among the other domains. The manifest records the choice."
+            raise InheritError.listing(
+                "Too little text for the budget",
+                lines,
+                "Add text, lower the budget, or choose: --allow_repeat takes a domain several times, --renormalize "
+                "shares out what is missing among the other domains. The manifest records the choice.",
             )
 
 

@@ -1,7 +1,7 @@
 """What `inheritune pretrain` is told beside the recipe's own settings."""
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -70,9 +70,10 @@ class Request(Options):
     """
 
     recipe: Path
-    out_dir: Path | None = field(default=None, kw_only=True)
-    dry_run: bool = field(default=False, kw_only=True)
-    verify: Literal["sizes", "full"] = field(default="sizes", kw_only=True)
-    devices: int | None = field(default=None, kw_only=True)
-    nodes: int | None = field(default=None, kw_only=True)
-    max_minutes_lost: float = field(default=30.0, kw_only=True)
+    _: KW_ONLY
+    out_dir: Path | None = None
+    dry_run: bool = False
+    verify: Literal["sizes", "full"] = "sizes"
+    devices: int | None = None
+    nodes: int | None = None
+    max_minutes_lost: float = 30.0

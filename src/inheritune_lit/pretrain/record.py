@@ -110,9 +110,10 @@ def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
         if old != new:
             lines.append(f"{name}: {_short(old)} before, {_short(new)} now")
     if lines:
-        raise InheritError(
-            "\n  ".join([f"{run} is the run of another recipe, start or data:", *lines])
-            + "\nChoose another out_dir for this one, or pass --restart to begin the run anew."
+        raise InheritError.listing(
+            f"{run} is the run of another recipe, start or data",
+            lines,
+            "Choose another out_dir for this one, or pass --restart to begin the run anew.",
         )
 
 

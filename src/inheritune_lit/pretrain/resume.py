@@ -55,9 +55,10 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
             refused.append((folder, error))
     # a run that begins anew by itself may have lost days: only if there is nothing else to do
     if found is None and (whole := [str(reason) for folder, reason in refused if ends(folder / WEIGHTS)]):
-        raise InheritError(
-            "\n  ".join([f"{run} has checkpoints, and none that it can go on from:", *whole])
-            + "\nThey are left as they are. Mend what it says, or begin anew with --restart."
+        raise InheritError.listing(
+            f"{run} has checkpoints, and none that it can go on from",
+            whole,
+            "They are left as they are. Mend what it says, or begin anew with --restart.",
         )
     for folder, reason in refused:
         print(f"{folder} is not usable, and is {_set_aside(folder)} now: {reason}")
