@@ -8,15 +8,15 @@ from inheritune_lit.surgery.compare import verify_source
 
 
 def verify(folder: Path, *, source: Path | None = None) -> None:
-    """Check a checkpoint folder against its receipt and, with --source, against the reference it was made from.
+    """Check a checkpoint folder against its receipt and, with --source, against the source it was made from.
 
     A folder that `inheritune export` wrote is opened by transformers in a new process besides: every tensor is there,
     none is left over, and the tokenizer is litGPT's.
 
     Args:
         folder: A folder that `inheritune surgery` or `inheritune export` wrote.
-        source: The reference's folder. Every tensor is compared with the source's, and the target's logits with those
-            of the reference run through the same blocks only: exactly equal, on the CPU, in the target's dtype. Of the
+        source: The source's folder. Every tensor is compared with the source's, and the target's logits with those of
+            the source run through the same blocks only: exactly equal, on the CPU, in the target's dtype. Of the
             starts that are more than blocks of a source (surgery's --start), the tensors that come from this folder
             are compared; for a grown target, this may be either parent. For an exported folder, the checkpoint that it
             was made from: logits and token ids are compared.

@@ -44,7 +44,7 @@ def test_forms(layers: str, blocks: list[int]) -> None:
     ],
 )
 def test_errors_say_how_many_blocks_there_are(layers: str, problem: str) -> None:
-    with pytest.raises(InheritError, match=rf"{problem}.*The reference has 26 blocks, numbered 0 to 25"):
+    with pytest.raises(InheritError, match=rf"{problem}.*The source has 26 blocks, numbered 0 to 25"):
         parse_layers(layers, 26)
 
 

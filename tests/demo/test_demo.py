@@ -34,7 +34,7 @@ def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:
     assert len({paths.run(inherited=True) for paths in (default, other, longer)}) == 3
     # a random start knows no blocks, only their number
     assert default.run(inherited=False) == other.run(inherited=False) != longer.run(inherited=False)
-    with pytest.raises(InheritError, match="The reference has 30 blocks"):
+    with pytest.raises(InheritError, match="The source has 30 blocks"):
         Paths(tmp_path, "31", 60)
     with pytest.raises(InheritError, match="--steps 9: expected at least 10"):
         Paths(tmp_path, "15", 9)

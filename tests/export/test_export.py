@@ -170,7 +170,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "another width": (
         lambda folder: edit(folder / "config.json", intermediate_size=40),
-        r"mlp.down_proj.weight is \(32, 48\) in the weights, \(32, 40\) in the model",
+        r"mlp.down_proj.weight has shape \(32, 48\), expected \(32, 40\)",
     ),
     "another rotary base": (
         lambda folder: edit(folder / "config.json", rope_theta=100.0),

@@ -192,7 +192,7 @@ def test_memory(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
         ({"model_type": "mixtral"}, "does not describe the weights|can't convert"),
         ({"model_type": "gpt_neox"}, "can't convert .* into a gpt_neox"),
         ({"model_type": "nonesuch"}, "transformers does not accept"),
-        ({"intermediate_size": 40}, r"mlp.gate_proj.weight is \(48, 32\) in the weights, \(40, 32\) in the model"),
+        ({"intermediate_size": 40}, r"mlp.gate_proj.weight has shape \(48, 32\), expected \(40, 32\)"),
         ({"layer_types": ["full_attention"] * 6}, "layer_types has 6 entries"),
     ],
 )

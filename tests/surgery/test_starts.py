@@ -157,7 +157,7 @@ def trained_of(architecture: str, folder: Path, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@pytest.mark.parametrize("head", ["target", "reference"])
+@pytest.mark.parametrize("head", ["target", "source"])
 def test_grow_is_the_trained_target_and_the_next_blocks(
     checkpoint: MakeCheckpoint, tmp_path: Path, head: Any, architecture: str
 ) -> None:
@@ -170,7 +170,7 @@ def test_grow_is_the_trained_target_and_the_next_blocks(
     # a head that is the token embedding takes it along; GPT-2's positions stay with the trained blocks
     of_head = {"transformer.ln_f.weight", "lm_head.weight" if architecture == "llama" else "transformer.wte.weight"}
     for name in rest(target):
-        owner, other = (reference, trained) if name in of_head and head == "reference" else (trained, reference)
+        owner, other = (reference, trained) if name in of_head and head == "source" else (trained, reference)
         assert torch.equal(target[name], owner[name])
         assert not torch.equal(target[name], other[name])
     written = receipt(tmp_path / "grown")
@@ -182,7 +182,7 @@ def test_grow_is_the_trained_target_and_the_next_blocks(
     # logits: the trained target's blocks, then the reference's, put together by hand
     by_hand, donor = load_model(trained_dir), load_model(reference_dir)
     by_hand.transformer.h.extend([donor.transformer.h[2], donor.transformer.h[3]])
-    if head == "reference":
+    if head == "source":
         by_hand.transformer.ln_f = donor.transformer.ln_f
         if architecture == "llama":
             by_hand.lm_head = donor.lm_head
@@ -316,7 +316,7 @@ def test_a_tied_head_takes_the_embedding_along(llama: Path, tmp_path: Path) -> N
     state["lm_head.weight"] = state["transformer.wte.weight"]
     torch.save(state, tied / "lit_model.pth")
     trained_dir = trained_of("llama", tmp_path / "trained")
-    options: dict[str, Any] = {"start": "grow", "layers": "3", "target_dir": trained_dir, "head": "reference"}
+    options: dict[str, Any] = {"start": "grow", "layers": "3", "target_dir": trained_dir, "head": "source"}
     grown = make(tied, tmp_path / "grown", **options)
     assert torch.equal(grown["transformer.wte.weight"], state["transformer.wte.weight"])
     assert grown["transformer.wte.weight"].data_ptr() == grown["lm_head.weight"].data_ptr()

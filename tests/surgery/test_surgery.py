@@ -389,7 +389,7 @@ def test_command_line(llama: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
     done = run(llama, "--layers", "9", "--out_dir", tmp_path / "target")
     assert done.returncode == 1
-    assert "The reference has 6 blocks, numbered 0 to 5" in done.stderr
+    assert "The source has 6 blocks, numbered 0 to 5" in done.stderr
     assert "Traceback" not in done.stderr
 
 

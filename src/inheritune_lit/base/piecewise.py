@@ -18,7 +18,13 @@ from typing import Any
 # Modules that are heavy, and what others take from them that is not
 PIECES = {
     "litgpt": ("Config", "GPT", "Tokenizer"),
-    "litgpt.utils": ("incremental_save", "chunked_cross_entropy", "extend_checkpoint_dir", "fix_and_load_json"),
+    "litgpt.utils": (
+        "incremental_save",
+        "save_config",
+        "chunked_cross_entropy",
+        "extend_checkpoint_dir",
+        "fix_and_load_json",
+    ),
     "litgpt.scripts.convert_hf_checkpoint": ("qkv_reassemble",),
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.errors import InheritError, first_few
 from inheritune_lit.base.files import read_json, write_json
 from inheritune_lit.base.folders import natural
 from inheritune_lit.base.piecewise import by_pieces
@@ -157,20 +157,19 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
     Raises:
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
-    expected = expected_shapes(config)
-    problems = [f"{name} is missing" for name in expected if name not in weights]
-    problems += [f"{name} is not in the model" for name in sorted(weights, key=natural) if name not in expected]
-    problems += [
-        f"{name} has shape {weights.shape(name)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in weights and weights.shape(name) != shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+    if problems := mismatches(expected_shapes(config), {name: weights.shape(name) for name in weights}):
         raise InheritError(
             f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
-            f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(problems[:5])}{more}."
+            f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(first_few(problems))}."
         )
+
+
+def mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """What differs between the tensors of a model and those that were found, by name → shape."""
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not in the model" for name in sorted(found, key=natural) if name not in expected]
+    both = [name for name in expected if name in found and found[name] != expected[name]]
+    return problems + [f"{name} has shape {found[name]}, expected {expected[name]}" for name in both]
 
 
 def checkpoint_folder(value: Any) -> Path:

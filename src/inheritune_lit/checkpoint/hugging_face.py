@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.errors import InheritError, first_few
 from inheritune_lit.base.files import read_json
-from inheritune_lit.base.folders import natural
-from inheritune_lit.checkpoint.folder import HF_CONFIG, check_per_layer, expected_shapes, refuse_code
+from inheritune_lit.checkpoint.folder import HF_CONFIG, check_per_layer, expected_shapes, mismatches, refuse_code
 from inheritune_lit.checkpoint.layers import per_layer_lists, with_old_rope
 from inheritune_lit.checkpoint.weights import Weights
 
@@ -201,19 +200,13 @@ def _empty_model(hf_config: Any, state: "Mapping[str, torch.Tensor]") -> Any:
     except Exception as error:  # whatever sizes that do not fit together lead to
         raise InheritError(f"transformers can't build {HF_CONFIG}'s model: {type(error).__name__}: {error}") from error
     tied = set(model._tied_weights_keys or []) if hf_config.tie_word_embeddings else set()
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in tied}
-    found = {name: tensor.shape for name, tensor in state.items() if name not in tied}
-    problems = [f"no {name} among the weights" for name in expected.keys() - found.keys()]
-    problems += [f"no {name} in the model" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} is {tuple(found[name])} in the weights, {tuple(expected[name])} in the model"
-        for name in expected.keys() & found.keys()
-        if found[name] != expected[name]
-    ]
-    if problems:
+    expected, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tied}
+        for tensors in (model.state_dict(), state)
+    )
+    if problems := mismatches(expected, found):
         raise InheritError(
-            f"{HF_CONFIG} ({hf_config.model_type}) does not describe the weights: "
-            f"{'; '.join(sorted(problems, key=natural)[:4])}"
-            f"{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}. Is it the reference's own?"
+            f"{HF_CONFIG} ({hf_config.model_type}) does not describe the weights: {'; '.join(first_few(problems))}. "
+            "Is it the reference's own?"
         )
     return model

@@ -22,7 +22,7 @@ _FORMS = "13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every second)
 
 
 def parse_layers(layers: str, n_layer: int) -> list[int]:
-    """Block numbers of a reference with `n_layer` blocks, in the order given.
+    """Block numbers of a source with `n_layer` blocks, in the order given.
 
     `13` alone is the first 13 blocks; inside a list a number is that block. A slice `start:stop:step` is Python's.
 
@@ -66,9 +66,7 @@ def _parse_part(part: str, layers: str, n_layer: int) -> list[int]:
 
 
 def _error(layers: str, n_layer: int, problem: str) -> InheritError:
-    return InheritError(
-        f"--layers {layers}: {problem}. The reference has {n_layer} blocks, numbered 0 to {n_layer - 1}."
-    )
+    return InheritError(f"--layers {layers}: {problem}. The source has {n_layer} blocks, numbered 0 to {n_layer - 1}.")
 
 
 def ranges(blocks: Sequence[int]) -> str:
@@ -136,7 +134,7 @@ def slice_hf_config(hf_config: Mapping[str, Any], config: "Config", blocks: Sequ
     Without the true depth, transformers would fill the missing blocks with random weights and only warn.
 
     Raises:
-        InheritError: the depth it states, or that of a list with an entry for each block, is not the reference's.
+        InheritError: the depth it states, or that of a list with an entry for each block, is not the source's.
     """
     if isinstance(hf_config.get("text_config"), dict):  # multimodal families nest the language model's
         return {**hf_config, "text_config": slice_hf_config(hf_config["text_config"], config, blocks)}

@@ -37,12 +37,12 @@ def keep_only(model: "GPT", blocks: Sequence[int]) -> None:
     """Takes all but the given blocks out of a model's forward pass, in place; the others keep their numbers.
 
     Raises:
-        InheritError: the blocks are not in ascending order, so that the reference can't run through them so.
+        InheritError: the blocks are not in ascending order, so that the model can't run through them.
     """
     import torch
 
     if list(blocks) != sorted(blocks):
-        raise InheritError(f"Blocks {ranges(blocks)} are not in the reference's order: its logits can't be compared.")
+        raise InheritError(f"Blocks {ranges(blocks)} are not in the source's order: its logits can't be compared.")
 
     class Skip(torch.nn.Module):
         def forward(self, x: "torch.Tensor", *_: object) -> "torch.Tensor":

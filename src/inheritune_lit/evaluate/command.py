@@ -24,7 +24,7 @@ from inheritune_lit.evaluate.harness import (
 from inheritune_lit.evaluate.held_out import held_out_loss
 from inheritune_lit.evaluate.loss import usable_device
 from inheritune_lit.evaluate.results import FORMAT, Results, line, versions
-from inheritune_lit.evaluate.subject import Subject, find
+from inheritune_lit.evaluate.subject import EvaluatedModel, find
 from inheritune_lit.evaluate.suites import Suite, check_suite, read_suite, registry
 
 
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _measure_loss(
-    subject: Subject, data: Path, out_dir: Path, length: int | None, device: str, batch_size: int | None
+    subject: EvaluatedModel, data: Path, out_dir: Path, length: int | None, device: str, batch_size: int | None
 ) -> None:
     if not subject.is_litgpt:
         raise InheritError(
@@ -120,7 +120,7 @@ def _measure_loss(
 
 
 def _run_suite(
-    subject: Subject,
+    subject: EvaluatedModel,
     suite: Suite,
     out_dir: Path,
     limit: int | None,
@@ -163,7 +163,7 @@ def _alone(out_dir: Path, suite: Suite) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def _header(subject: Subject, suite: Suite, limit: int | None, model: ModelOptions) -> dict[str, Any]:
+def _header(subject: EvaluatedModel, suite: Suite, limit: int | None, model: ModelOptions) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kind": "evaluation",

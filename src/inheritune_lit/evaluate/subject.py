@@ -23,7 +23,7 @@ from inheritune_lit.runs.lineage import trained_with
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model to evaluate."""
 
     name: str
@@ -70,7 +70,7 @@ class Subject:
         return folder
 
 
-def find(checkpoint: str) -> Subject:
+def find(checkpoint: str) -> EvaluatedModel:
     """Finds out what a command's CHECKPOINT is.
 
     Raises:
@@ -82,15 +82,15 @@ def find(checkpoint: str) -> Subject:
     return subject
 
 
-def _find(checkpoint: str) -> Subject:
+def _find(checkpoint: str) -> EvaluatedModel:
     path = Path(checkpoint)
     if not path.is_dir():
-        return Subject(checkpoint, _download(checkpoint), Path("evaluation") / checkpoint.replace("/", "--"))
+        return EvaluatedModel(checkpoint, _download(checkpoint), Path("evaluation") / checkpoint.replace("/", "--"))
     name = path.resolve().name
     if (path / HF_CONFIG).is_file() and not (path / WEIGHTS).is_file():
-        return Subject(name, path, path / "evaluation")
+        return EvaluatedModel(name, path, path / "evaluation")
     folder = find_checkpoint(path)
-    return Subject(name, folder, results_dir(path, "evaluation"), _trained_length(folder))
+    return EvaluatedModel(name, folder, results_dir(path, "evaluation"), _trained_length(folder))
 
 
 def _trained_length(checkpoint: Path) -> int | None:

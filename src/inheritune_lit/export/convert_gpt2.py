@@ -1,7 +1,6 @@
 """`inheritune convert-gpt2`: a GPT-2 from Hugging Face as a litGPT checkpoint folder; litGPT's converters know none."""
 
 import pickle
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ from inheritune_lit.base.files import read_json, sha256_file, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
-    MODEL_CONFIG,
     WEIGHTS,
     check_names_and_shapes,
     copy_tokenizer,
@@ -36,7 +34,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
         overwrite: Replace OUT_DIR if it exists.
     """
     import torch
-    import yaml
+    from litgpt.utils import save_config
 
     hf_dir = Path(hf_dir)
     refuse_to_replace(Path(out_dir), hf_dir)
@@ -51,8 +49,7 @@ def convert_gpt2(hf_dir: Path, *, out_dir: Path, overwrite: bool = False) -> Non
     with staging(Path(out_dir), overwrite=overwrite) as folder:
         torch.save(state, folder / WEIGHTS)
         check_names_and_shapes(Weights(folder / WEIGHTS), config, folder)
-        with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
-            yaml.dump(asdict(config), file)
+        save_config(config, folder)
         write_json(folder / HF_CONFIG, source_config | hugging_face_config(config))  # what an export will be
         copy_tokenizer(hf_dir, folder)
         source = {"name": hf_dir.resolve().name, "sha256": sha256}

@@ -1,20 +1,20 @@
 """What transformers makes of a Hugging Face folder, found out in a process of its own.
 
 `python -m inheritune_lit.export.reload FOLDER OUT` opens the folder as any user would, refuses what transformers only
-warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (safetensors). A process that has just
+warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (torch.save). A process that has just
 written the model could answer from its memory; a new one can't.
 """
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.errors import InheritError, first_few
 from inheritune_lit.base.files import read_json
 from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.folder import HF_CONFIG, refuse_code
@@ -62,10 +62,10 @@ def reload_in_new_process(folder: Path, *, use_fast: bool = True) -> Reloaded:
     Raises:
         InheritError: what `reload` raised there, or that the process died.
     """
-    import tempfile
+    import torch
 
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "reloaded.safetensors"
+        out = Path(scratch) / "reloaded.pth"
         command = [sys.executable, "-m", "inheritune_lit.export.reload", str(Path(folder).resolve()), str(out)]
         done = subprocess.run(
             command if use_fast else [*command, "--slow_tokenizer"],
@@ -77,7 +77,7 @@ def reload_in_new_process(folder: Path, *, use_fast: bool = True) -> Reloaded:
         if not out.is_file():
             message = done.stderr.strip().rpartition(_MARK)[2] if _MARK in done.stderr else done.stderr[-2000:]
             raise InheritError(message.strip() or f"transformers could not open {folder}: exit code {done.returncode}")
-        return _read(out)
+        return Reloaded(**torch.load(out, weights_only=True))
 
 
 _MARK = "reload: error: "
@@ -153,15 +153,11 @@ def _open_model(folder: Path) -> Any:
         raise InheritError(f"transformers can't open {folder}: {type(error).__name__}: {error}") from error
     problems = [f"{name} is missing" for name in sorted(info["missing_keys"], key=natural)]
     problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"], key=natural)]
-    problems += [
-        f"{name} has another shape" for name in sorted((key[0] for key in info["mismatched_keys"]), key=natural)
-    ]
-    problems += info["error_msgs"]
-    if problems:
+    problems += [f"{key[0]} has another shape" for key in sorted(info["mismatched_keys"], key=lambda k: natural(k[0]))]
+    if problems := [*problems, *info["error_msgs"]]:
         raise InheritError(
             f"{folder / HF_CONFIG} (depth {model.config.num_hidden_layers}) does not describe the weights beside it: "
-            f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}. transformers "
-            "would fill what is missing with random numbers."
+            f"{'; '.join(first_few(problems))}. transformers would fill what is missing with random numbers."
         )
     return model.eval()
 
@@ -192,30 +188,16 @@ def _token_ids(folder: Path, use_fast: bool) -> tuple[tuple[int, ...], ...]:
         raise InheritError(f"transformers can't open the tokenizer in {folder}: {error}") from error
 
 
-def _write(reloaded: Reloaded, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    facts = {name: value for name, value in vars(reloaded).items() if name != "logits"}
-    part = path.with_suffix(".part")
-    save_file({"logits": reloaded.logits.contiguous()}, part, metadata={"facts": json.dumps(facts)})
-    part.rename(path)
-
-
-def _read(path: Path) -> Reloaded:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        facts: Mapping[str, Any] = json.loads(file.metadata()["facts"])
-        tuples = {"ids": tuple(map(tuple, facts["ids"])), "window": tuple(facts["window"])}
-        return Reloaded(**{**facts, **tuples, "logits": file.get_tensor("logits")})
-
-
 def main(argv: Sequence[str]) -> None:
+    import torch
+
     folder, out, *rest = argv
     try:
-        _write(reload(Path(folder), use_fast="--slow_tokenizer" not in rest), Path(out))
+        found = vars(reload(Path(folder), use_fast="--slow_tokenizer" not in rest))
     except InheritError as error:
         sys.exit(f"{_MARK}{error}")
+    torch.save(found, f"{out}.part")
+    Path(f"{out}.part").rename(out)
 
 
 if __name__ == "__main__":

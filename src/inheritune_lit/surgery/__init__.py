@@ -1,1 +1,1 @@
-"""`inheritune surgery`: shorter checkpoints out of a reference's blocks, and the starts to compare them with."""
+"""`inheritune surgery`: shorter checkpoints out of a source's blocks, and the starts to compare them with."""

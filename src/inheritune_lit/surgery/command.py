@@ -1,4 +1,4 @@
-"""Surgery: a shorter litGPT checkpoint out of blocks of a reference checkpoint, its embeddings, final norm and head.
+"""Surgery: a shorter litGPT checkpoint out of blocks of a source checkpoint, its embeddings, final norm and head.
 
 `python -m inheritune_lit.surgery SOURCE_DIR --layers 13 --out_dir OUT_DIR` is step 1 of Inheritune (arXiv 2404.08634,
 Algorithm 1), and `--start` makes the starts to compare it with. What the target is, `target` plans; only this module
@@ -6,7 +6,6 @@ writes files. Importing it imports neither torch nor litGPT.
 """
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.copy import copy_tensors
-from inheritune_lit.checkpoint.folder import HF_CONFIG, MODEL_CONFIG, WEIGHTS, copy_tokenizer
+from inheritune_lit.checkpoint.folder import HF_CONFIG, WEIGHTS, copy_tokenizer
 from inheritune_lit.checkpoint.receipt import is_done, write_receipt
 from inheritune_lit.surgery.starts import Head, Start
 from inheritune_lit.surgery.target import Plan, make_plan
@@ -35,25 +34,26 @@ def surgery(
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Write a shorter checkpoint: chosen blocks of a reference with its embeddings, final norm and head.
+    """Write a shorter checkpoint: chosen blocks of a source with its embeddings, final norm and head.
 
     The result is a litGPT checkpoint folder that every litGPT command accepts, with a Hugging Face config.json that
     tells its true depth and a receipt, inheritance.json. `inheritune verify` checks a folder against its receipt.
 
     Args:
-        source_dir: A litGPT checkpoint folder: downloaded, converted, or saved by `litgpt pretrain`.
-        layers: Which blocks of the reference to keep: 13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every
+        source_dir: The source, such as the paper's reference model: a litGPT checkpoint folder, downloaded, converted,
+            or saved by `litgpt pretrain`.
+        layers: Which blocks of the source to keep: 13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every
             second), or a list of these, as in 0-10,22-25. For last, middle, every-other, the stackings and grow: the
             number of blocks of the result.
         out_dir: The folder to write. It appears when it is whole.
         start: inherit, or a start to compare it with: random (litGPT's own initialisation), attention, mlp or
             attention+mlp (only these of the blocks, the first two with the blocks' norms; the rest random), stacking
-            (all blocks of SOURCE_DIR, a trained model of half the depth, twice), hybrid-stacking (the reference's first
+            (all blocks of SOURCE_DIR, a trained model of half the depth, twice), hybrid-stacking (the source's first
             half of --layers, twice), half-width (all blocks, half the channels and heads), last, middle, every-other
-            (which blocks), grow (--target_dir with the next blocks of the reference).
+            (which blocks), grow (--target_dir with the source's next blocks).
         target_dir: For grow, the trained target that grows.
-        head: For grow, whose final norm and head to keep: the trained target's or the reference's (SOURCE_DIR's).
-            A token embedding that is tied to the head goes with it; one that isn't stays the trained target's.
+        head: For grow, whose final norm and head to keep: the trained target's or the source's. A token embedding that
+            is tied to the head goes with it; one that isn't stays the trained target's.
         seed: Of what is random, as `litgpt pretrain --seed` takes it.
         dtype: Convert the weights to this type. Without it each tensor keeps its own; where there are several parents,
             or random weights (float32), the widest of their types.
@@ -81,10 +81,9 @@ def surgery(
 
 
 def _write_configs(plan: Plan, folder: Path) -> None:
-    import yaml
+    from litgpt.utils import save_config
 
-    with (folder / MODEL_CONFIG).open("w", encoding="utf-8") as file:
-        yaml.dump(asdict(plan.config), file)
+    save_config(plan.config, folder)
     if plan.hf_config is not None:
         write_json(folder / HF_CONFIG, plan.hf_config)
     elif not gpt2.is_gpt2(plan.source_config):  # a GPT-2's follows from litGPT's Config

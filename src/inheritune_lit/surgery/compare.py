@@ -28,19 +28,18 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
         made = receipt.get("command") or f"a {receipt.get('kind')}"
         raise InheritError(f"{folder} was not made by surgery, but by {made}: drop --source.")
     read_json(folder / RECEIPT, "receipt", ("source", "origins", "start"))
-    target, reference = Weights(folder / WEIGHTS), Weights(source / WEIGHTS)
-    check_names_and_shapes(target, load_config(folder), folder)
-    check_names_and_shapes(reference, load_config(source), source)
-    giver = _giver(folder, receipt, source, reference.fingerprint())
+    (target, config), (given, source_config) = ((Weights(f / WEIGHTS), load_config(f)) for f in (folder, source))
+    check_names_and_shapes(target, config, folder)
+    check_names_and_shapes(given, source_config, source)
+    giver = _giver(folder, receipt, source, given.fingerprint())
     origins = recorded(receipt["origins"], target)
     rule = next((rule for start, rule in RULES.items() if start == receipt["start"]), None)
     if rule is None:
         raise InheritError(f"{folder / RECEIPT} is damaged: no start is called {receipt['start']!r}. Write it again.")
     if rule.halves:
-        config = load_config(folder)
         origins = half_width(origins, expected_shapes(config), config)
     compared = {name: origin for name, origin in origins.items() if origin.giver == giver}
-    compare_tensors(target, reference, compared)
+    compare_tensors(target, given, compared)
     others = sorted({origin.giver for origin in origins.values()} - {giver})
     rest = f"; the other {len(target) - len(compared)} ({' and '.join(others)}) were not compared" if others else ""
     print(f"{folder}: {len(compared)} tensors equal those of {source}{rest}")
@@ -99,9 +98,9 @@ def _bytes(tensor: "torch.Tensor") -> "torch.Tensor":
 
 
 def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: int = 32) -> None:
-    """The target's logits are exactly those of the reference with all other blocks taken out.
+    """The target's logits are exactly those of the source with all other blocks taken out.
 
-    The reference keeps its own Config, so this catches per-layer settings (sliding windows, rotary bases, dense or
+    The source keeps its own Config, so this catches per-layer settings (sliding windows, rotary bases, dense or
     expert MLP) that went to the wrong block.
 
     Raises:
@@ -109,16 +108,16 @@ def compare_logits(folder: Path, source: Path, blocks: Sequence[int], tokens: in
     """
     import torch
 
-    target, reference = load_model(folder), load_model(source)
-    keep_only(reference, blocks)
+    target, whole = load_model(folder), load_model(source)
+    keep_only(whole, blocks)
     dtype = next(target.parameters()).dtype
-    for parameter in reference.parameters():  # not .to(dtype), which would round the rotary tables too
+    for parameter in whole.parameters():  # not .to(dtype), which would round the rotary tables too
         parameter.data = parameter.data.to(dtype)
     generator = torch.Generator().manual_seed(0)
     length = min(tokens, target.max_seq_length)
     idx = torch.randint(0, target.config.vocab_size, (2, length), generator=generator)
     with torch.inference_mode():
-        ours, theirs = target(idx), reference(idx)
+        ours, theirs = target(idx), whole(idx)
     if not torch.equal(ours, theirs):
         raise InheritError(
             f"The logits of {folder} differ from those of {source} run through blocks {ranges(blocks)}, by up to "

@@ -13,7 +13,7 @@ from inheritune_lit.base.folders import natural
 from inheritune_lit.checkpoint.layers import BLOCK
 
 Giver = Literal["source", "target", "random"]
-"""Who gives a tensor: the source (reference), the trained target that grows, or litGPT's initialisation"""
+"""Who gives a tensor: the source, the trained target that grows, or litGPT's initialisation"""
 Cut = tuple[tuple[tuple[int, int], ...], ...]
 """For each axis of a tensor, the ranges start … stop - 1 that are kept of it, one after the other"""
 

@@ -8,17 +8,10 @@ if TYPE_CHECKING:
     from litgpt.config import Config
 
 # What of a litGPT Config may be as it likes: with any of it, the tensors are those that a Llama of these sizes has
-FREE: tuple[str, ...] = (
-    "name",
-    "hf_config",
-    "n_layer",
-    "n_embd",
-    "n_head",
-    "n_query_groups",
-    "head_size",
-    "intermediate_size",
+SIZES = (
+    *("name", "hf_config", "n_layer", "n_embd", "n_head", "n_query_groups", "head_size", "intermediate_size"),
+    *("vocab_size", "padded_vocab_size", "padding_multiple", "block_size", "norm_eps", "rope_base"),
 )
-FREE += ("vocab_size", "padded_vocab_size", "padding_multiple", "block_size", "norm_eps", "rope_base")
 # What of config.json decides about no tensor, and the kinds of value that transformers takes
 SILENT = {
     "architectures": list,
@@ -57,7 +50,7 @@ def is_plain_llama(stated: Mapping[str, Any], config: "Config") -> bool:
     llama = type(config).from_name("open_llama_3b")
     return (
         {**assumed, **{key: stated[key] for key in expected if key in stated}} == expected
-        and replace(llama, **{key: getattr(config, key) for key in FREE}) == config
+        and replace(llama, **{key: getattr(config, key) for key in SIZES}) == config
         and (padding is None or (type(padding) is int and 0 <= padding < config.padded_vocab_size))
         and all(key in SILENT and _is_of(value, SILENT[key]) for key, value in rest.items())
     )

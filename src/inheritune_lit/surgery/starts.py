@@ -35,7 +35,7 @@ Start = Literal[
     "every-other",
     "grow",
 ]
-Head = Literal["target", "reference"]
+Head = Literal["target", "source"]
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,7 @@ def origins(
         tied: The source's head is its token embedding, which then goes with the head.
     """
     rule = RULES[start]
-    of_source = (
-        ("lm_head.", "transformer.ln_f.", *(["transformer.wte."] if tied else [])) if head == "reference" else ()
-    )
+    of_source = ("lm_head.", "transformer.ln_f.", *(["transformer.wte."] if tied else [])) if head == "source" else ()
 
     def origin(target: str, source: str) -> Origin:
         in_block = target.startswith(BLOCK)

@@ -179,26 +179,15 @@ def make_plan(
         InheritError: the source is not a whole litGPT checkpoint, its config.json could make transformers run code, or
             `layers` or the start does not fit it.
     """
-    if not source_dir.is_dir():
-        raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
-    for folder in (source_dir, target_dir):
-        if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
-            raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
-    if not 0 <= seed < 2**32:
-        raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
     rule = RULES[start]
-    if rule.grows != (target_dir is not None):
-        raise InheritError(
-            "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
-            f"got --start {start} with --target_dir {target_dir}."
-        )
+    _check(source_dir, start, seed, target_dir)
     refuse_code(source_dir)  # its config.json becomes the target's
     config = load_config(source_dir)
     parents = {} if rule.inherits == () else {"source": Parent.open(source_dir)}
     if target_dir is not None:
         parents["target"] = Parent.open(target_dir)
         check_growth(config, parents["target"].config)
-    trained = parents["target"].config.n_layer if target_dir is not None else 0
+    trained = parents["target"].config.n_layer if "target" in parents else 0
     blocks = choose_blocks(start, layers, config.n_layer, trained=trained)
     target_config = start_config(start, config, blocks)
     shapes = expected_shapes(target_config)
@@ -224,6 +213,21 @@ def make_plan(
         dtype=dtype,
         head=head if rule.grows else None,
     )
+
+
+def _check(source_dir: Path, start: Start, seed: int, target_dir: Path | None) -> None:
+    if not source_dir.is_dir():
+        raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
+    for folder in (source_dir, target_dir):
+        if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
+            raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
+    if not 0 <= seed < 2**32:
+        raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
+    if RULES[start].grows != (target_dir is not None):
+        raise InheritError(
+            "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
+            f"got --start {start} with --target_dir {target_dir}."
+        )
 
 
 def _hf_config(
