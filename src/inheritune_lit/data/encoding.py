@@ -193,22 +193,18 @@ def identity(tokenizer: "Tokenizer") -> str:
     It is computed from litGPT's Tokenizer because that is all a litGPT data module is given, and from these parts
     because the text form of a tokenizer changes with its library's version while they don't.
     """
-    return _identity(tokenizer, ["BOS"] if tokenizer.use_bos else [])
-
-
-def is_tokenizer_of(tokenizer: "Tokenizer", entry: Mapping[str, Any]) -> bool:
-    """Whether it made the shards whose manifest has this entry `tokenizer`."""
-    # older manifests have an identity without the rule about BOS
-    return entry["identity"] == (identity(tokenizer) if "bos_rule" in entry else _identity(tokenizer, []))
-
-
-def _identity(tokenizer: "Tokenizer", rule: list[str]) -> str:
     if tokenizer.backend == "huggingface":
         tokenizer.processor.no_truncation()
         tokenizer.processor.no_padding()
     ids = tokenizer.encode(PROBE, bos=False).tolist()
-    content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id, *rule]
+    content = [_vocabulary(tokenizer), ids, tokenizer.bos_id, tokenizer.eos_id]
+    content += ["BOS"] if tokenizer.use_bos else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_tokenizer_of(tokenizer: "Tokenizer", entry: Mapping[str, Any]) -> bool:
+    """Whether it made the shards whose manifest has this entry `tokenizer`."""
+    return bool(entry["identity"] == identity(tokenizer))
 
 
 def _special(tokenizer: "Tokenizer") -> dict[int, str]:

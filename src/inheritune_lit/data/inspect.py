@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.text_table import aligned
-from inheritune_lit.data.manifest import TOKEN_BYTES, Manifest
+from inheritune_lit.data.manifest import Manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +111,7 @@ def domain_shares(
     from inheritune_lit.data.order import epoch_order
 
     entries = manifest.content["splits"]["train"]
-    windows = (manifest.splits["train"].tokens - 1) // max_seq_length
+    windows = manifest.splits["train"].windows(max_seq_length)
     if windows < 1:
         raise InheritError(f"{manifest.folder} has no training window of {max_seq_length + 1:,} tokens.")
     taken = epoch_order(windows, seed, 0)[: steps * global_batch_size]
@@ -122,7 +122,7 @@ def domain_shares(
 
 
 def _print_order(manifest: Manifest, steps: int, global_batch_size: int, max_seq_length: int, seed: int) -> None:
-    epoch = (manifest.splits["train"].tokens - 1) // max_seq_length / global_batch_size
+    epoch = manifest.splits["train"].windows(max_seq_length) / global_batch_size
     marks = sorted(
         {mark for mark in (1, 10, 100, 1000, 10000) if mark < min(steps, epoch)} | {min(steps, math.ceil(epoch))}
     )
@@ -147,7 +147,7 @@ def _print_samples(manifest: Manifest, tokenizer_dir: Path, samples: int, seed: 
     if not is_tokenizer_of(tokenizer, manifest.tokenizer):
         raise InheritError(f"{tokenizer_dir} is not the tokenizer of {manifest.folder}: its text would be nonsense.")
     generator = np.random.default_rng(seed)
-    dtype = f"<u{TOKEN_BYTES[manifest.dtype]}"
+    dtype = np.dtype(manifest.stored)
     for entry in manifest.content["splits"]["train"]:
         filled = [shard for shard in entry["shards"] if shard["tokens"]]
         for _ in range(samples if filled else 0):
@@ -155,7 +155,7 @@ def _print_samples(manifest: Manifest, tokenizer_dir: Path, samples: int, seed: 
             ends = np.fromfile(manifest.folder / f"{shard['path']}.index", dtype="<u8")
             document = int(generator.integers(len(ends)))
             start, end = int(ends[document - 1]) if document else 0, int(ends[document])
-            tokens = np.fromfile(manifest.folder / shard["path"], dtype, end - start, offset=start * int(dtype[2]))
+            tokens = np.fromfile(manifest.folder / shard["path"], dtype, end - start, offset=start * dtype.itemsize)
             text = tokenizer.decode(torch.from_numpy(tokens[:SHOWN].astype(np.int64)))
             more = "…" if len(text) > SHOWN or len(tokens) > SHOWN else ""
             print(f"\n{entry['domain']}, document {document} of {shard['path']}, {end - start:,} tokens:")

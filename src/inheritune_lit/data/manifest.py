@@ -39,6 +39,10 @@ class Split:
     documents: int
     max_token_id: int
 
+    def windows(self, length: int) -> int:
+        """How many windows of `length` + 1 tokens it is cut into, which overlap by one."""
+        return max(0, (self.tokens - 1) // length)
+
     @property
     def sha256(self) -> str:
         """What the stream holds, wherever the folder lies and however it is named."""
@@ -71,6 +75,8 @@ class Manifest:
             self.splits = {name: _split(entries) for name, entries in self.content["splits"].items()}
             self.splits["train"], self.splits["val"]
             known = self.dtype in TOKEN_BYTES
+            self.stored = f"<u{TOKEN_BYTES.get(self.dtype)}"
+            """NumPy's name of the tokens' type in the files"""
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InheritError(
                 f"The manifest {path} is damaged: {type(error).__name__} {error}. Prepare the data again."
@@ -85,7 +91,7 @@ class Manifest:
             InheritError: naming the first shard that is missing or has another size.
         """
         for shard in (shard for split in splits for shard in self.splits[split].shards):
-            path, expected = self.folder / shard.path, shard.tokens * TOKEN_BYTES[self.dtype]
+            path, expected = self.folder / shard.path, shard.tokens * int(self.stored[-1])
             try:
                 found = path.stat().st_size if path.is_file() else None
             except OSError as error:

@@ -36,7 +36,7 @@ class Windows(Dataset[Tensor]):
     def __init__(self, manifest: Manifest, split: str, max_seq_length: int) -> None:
         self.max_seq_length = max_seq_length
         self.stream = manifest.splits[split]
-        self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
+        self._dtype = np.dtype(manifest.stored)
         self._paths = [manifest.folder / shard.path for shard in self.stream.shards]
         self._ends = np.cumsum([shard.tokens for shard in self.stream.shards], dtype=np.int64)
         self._vocab_size = manifest.tokenizer["vocab_size"]
@@ -48,7 +48,7 @@ class Windows(Dataset[Tensor]):
             )
 
     def __len__(self) -> int:
-        return max(0, (self.stream.tokens - 1) // self.max_seq_length)
+        return self.stream.windows(self.max_seq_length)
 
     def __getitems__(self, indices: Sequence[int]) -> Tensor:
         """Windows by their numbers, (B, T + 1), int64: what DataLoader's fetcher asks for a whole batch with.

@@ -68,7 +68,7 @@ def held_out_loss(
         raise InheritError(f"max_seq_length is {length}, {checkpoint} takes {config.block_size} tokens at most.")
     data = PackedTokens(data_dir)
     data.connect(Tokenizer(checkpoint), max_seq_length=length)
-    count = (data.manifest.splits["val"].tokens - 1) // length
+    count = data.manifest.splits["val"].windows(length)
     batch_size = batch_size or max(1, LOGITS_BYTES // (4 * length * (config.padded_vocab_size or 1)))
     model = load_model(checkpoint).float().to(device)
 

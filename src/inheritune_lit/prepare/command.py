@@ -68,8 +68,7 @@ def prepare(*args: Any, **options: Any) -> None:
     try:
         with staging(settings.out_dir, overwrite=settings.overwrite, resume=True) as folder:
             if _start_or_resume(folder, plan, settings.overwrite):
-                more = {"command": command(settings, plan), "left_out": entries(left_out)}
-                _fill(folder, job, budget, plan, more)
+                _fill(folder, job, budget, plan, entries(left_out))
             shutil.rmtree(folder / WORK, ignore_errors=True)
     except Submitted as submitted:
         print(submitted)
@@ -104,7 +103,9 @@ def _start_or_resume(folder: Path, plan: dict[str, Any], overwrite: bool) -> boo
     return not (folder / MANIFEST).is_file()
 
 
-def _fill(folder: Path, job: "Job", budget: "Budget | None", plan: dict[str, Any], more: dict[str, Any]) -> None:
+def _fill(
+    folder: Path, job: "Job", budget: "Budget | None", plan: dict[str, Any], left_out: list[dict[str, Any]]
+) -> None:
     """Runs what is left to do, and writes the manifest."""
     from inheritune_lit.prepare.manifest_writer import check_quarantine, write_manifest
     from inheritune_lit.prepare.passes import sample
@@ -117,13 +118,13 @@ def _fill(folder: Path, job: "Job", budget: "Budget | None", plan: dict[str, Any
         where, sampling = sample(job, folder, work, budget)
     records = [read_record(where, task) for task in range(job.tasks)]
     content = {name: value for name, value in plan.items() if name != "files"} | {
-        "command": more["command"],
+        "command": command(job.settings, plan),
         "versions": {"inheritune_lit": __version__}
         | {name: version(name) for name in ("datatrove", "tokenizers", "sentencepiece")},
         "quarantine": check_quarantine(folder, records, job.settings.max_bad_share),
     }
     content |= {"sampling": sampling} if sampling else {}
-    write_manifest(folder, work, content, records, more["left_out"], {file.domain for file in job.files})
+    write_manifest(folder, work, content, records, left_out, {file.domain for file in job.files})
 
 
 def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None", left_out: "list[LeftOut]") -> None:

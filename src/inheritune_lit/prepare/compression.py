@@ -15,10 +15,6 @@ DAMAGE = (EOFError, gzip.BadGzipFile, zstandard.ZstdError, ZlibError, lzma.LZMAE
 WINDOW = 2**31  # bytes that Zstandard may look back, `zstd --long=31`: its own limit, which readers set lower
 
 
-def _xz(raw: IO[bytes]) -> Any:
-    return lzma.LZMAFile(raw)
-
-
 def _lz4(raw: IO[bytes]) -> Any:
     import pyarrow
 
@@ -28,7 +24,7 @@ def _lz4(raw: IO[bytes]) -> Any:
 OPENERS: dict[str, Any] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
-    ".xz": _xz,
+    ".xz": lzma.LZMAFile,
     ".lz4": _lz4,
     ".zst": lambda raw: io.BufferedReader(_ZstdFile(raw), 2**20),
 }

@@ -46,21 +46,17 @@ class Executor(LocalPipelineExecutor):
         tasks: Into how many tasks the input is dealt. The output depends on it.
         workers: How many run at once. The output does not depend on it.
         work_dir: Where logs, statistics and completion markers go; only one executor at a time may use it.
-        on_progress: Called a few times a second with (input bytes, tokens) done by this call of run().
     """
 
-    def __init__(
-        self, pipeline: list[Any], tasks: int, workers: int, work_dir: Path, on_progress: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, pipeline: list[Any], tasks: int, workers: int, work_dir: Path) -> None:
         super().__init__(pipeline, tasks=tasks, workers=workers, logging_dir=str(work_dir))
         self._lock_file = work_dir / "workers.lock"
-        self._on_progress = on_progress
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_on_progress"}
-
-    def run(self) -> None:
+    def run(self, on_progress: Callable[[int, int], None] = lambda input_bytes, tokens: None) -> None:
         """Runs the tasks that have no completion marker.
+
+        Args:
+            on_progress: Called a few times a second with (input bytes, tokens) done so far by this call.
 
         Raises:
             InheritError: a worker was killed. Finished tasks stay finished. A task's own error is raised as it is.
@@ -81,7 +77,7 @@ class Executor(LocalPipelineExecutor):
                 running = {pool.submit(self._run_for_rank, rank) for rank in todo}
                 while running:
                     done, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-                    self._on_progress(*counters.get_obj())
+                    on_progress(*counters.get_obj())
                     for future in done:
                         future.result()
             except BrokenProcessPool as error:

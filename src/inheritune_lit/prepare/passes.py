@@ -82,13 +82,13 @@ class Job:
                     bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
                 bar.update(min(done + input_bytes, total) - bar.n)
 
-            executor = Executor(steps, self.tasks, min(self.settings.workers or cores(), self.tasks), work, show)
+            executor = Executor(steps, self.tasks, min(self.settings.workers or cores(), self.tasks), work)
             todo = set(executor.get_incomplete_ranks())
             done = sum(size for task, size in enumerate(sizes) if task not in todo)
             if len(todo) < self.tasks:
                 bar.write(f"Resuming: {self.tasks - len(todo)} of {self.tasks} tasks are done.")
             try:
-                executor.run()
+                executor.run(show)
             except InheritError as error:
                 raise InheritError(f"{error}\nThe logs are in {work / 'logs'}.") from error
             bar.update(total - bar.n)

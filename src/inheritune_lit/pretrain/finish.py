@@ -96,11 +96,6 @@ def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> di
     }
 
 
-def _machine() -> dict[str, Any]:
-    """The computer, but for its GPUs and its name."""
-    return {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-
-
 def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Mapping[str, Any]) -> dict[str, Any]:
     """Verifies a run's last checkpoint, writes `model/`, and the receipt last.
 
@@ -135,7 +130,8 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
         "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
         **speed(settings, timed["steps"], timed["seconds"], record["gpus"]),
         **{name: record[name] for name in ("versions", "git", "launches")},
-        "hardware": {"gpus": record["gpus"], "world_size": settings.world_size} | _machine(),
+        "hardware": {"gpus": record["gpus"], "world_size": settings.world_size}
+        | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "validation_loss_untrained": record.get("validation_loss_untrained"),
         "losses": {name: curve[-1][2] if curve else None for name, curve in curves.items()},
     }

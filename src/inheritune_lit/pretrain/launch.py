@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,11 @@ NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one dev
 
 def _without_restart(arguments: list[str]) -> list[str]:
     """What to give again to go on: with --restart in it, the command would set aside what it has just trained."""
-    kept: list[str] = []
-    skip_value = False
-    for argument in arguments:
-        if skip_value and argument.lower() in ("true", "false"):
-            skip_value = False
-            continue
-        skip_value = argument == "--restart"
-        if not skip_value and not argument.startswith("--restart="):
-            kept.append(argument)
-    return kept
+    return [
+        word
+        for before, word in pairwise(["", *arguments])
+        if word.partition("=")[0] != "--restart" and not (before == "--restart" and word.lower() in ("true", "false"))
+    ]
 
 
 class Launch:

@@ -192,8 +192,8 @@ def read_record(run: Path) -> dict[str, Any] | None:
     return record
 
 
-def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
-    """Writes the recipe that the training runs from, and the record of the launch; the recipe's path."""
+def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Writes the recipe that the training runs from, and the record of the launch."""
     import yaml
 
     part = run / f".{RUN_RECIPE}"
@@ -201,7 +201,6 @@ def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> P
     part.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
     write_json_whole(run / LAUNCH, {"format": FORMAT, "kind": "launch", **record})
     part.rename(run / RUN_RECIPE)  # after the record: a recipe.yaml without one is the user's, and stays
-    return run / RUN_RECIPE
 
 
 def set_aside(run: Path) -> None:
