@@ -11,8 +11,9 @@ from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, check_names_and_s
 from inheritune_lit.checkpoint.layers import ranges
 from inheritune_lit.checkpoint.model import keep_only, load_model
 from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.half_width import halved_origins
 from inheritune_lit.surgery.origins import Giver, Origin, recorded
-from inheritune_lit.surgery.starts import RULES, half_width
+from inheritune_lit.surgery.starts import RULES
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
     if rule is None:
         raise InheritError(f"{folder / RECEIPT} is damaged: no start is called {receipt['start']!r}. Write it again.")
     if rule.halves:
-        origins = half_width(origins, expected_shapes(config), config)
+        origins = halved_origins(origins, expected_shapes(config), config)
     compared = {name: origin for name, origin in origins.items() if origin.giver == giver}
     compare_tensors(target, given, compared)
     others = sorted({origin.giver for origin in origins.values()} - {giver})

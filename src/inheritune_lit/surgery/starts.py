@@ -9,13 +9,14 @@ inheriting, and a head behind a norm that it was not trained with reads noise.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
-from inheritune_lit.surgery.origins import Cut, Origin, block_of, module_of
+from inheritune_lit.surgery.half_width import halved_config, halved_hf_config
+from inheritune_lit.surgery.origins import Origin, block_of, module_of
 
 if TYPE_CHECKING:
     import torch
@@ -108,11 +109,6 @@ RULES: dict[Start, Rule] = {
         grows=True,
     ),
 }
-_HALVED = ("n_embd", "n_head", "n_query_groups", "intermediate_size", "moe_intermediate_size")
-_HF_WIDTHS = (
-    *("hidden_size", "num_attention_heads", "num_key_value_heads", "num_kv_heads", "intermediate_size"),
-    *("ffn_hidden_size", "moe_intermediate_size", "n_embd", "n_head", "n_inner"),
-)
 
 
 def choose_blocks(start: Start, layers: str | None, n_layer: int, *, trained: int = 0) -> list[int]:
@@ -159,14 +155,7 @@ def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Conf
     if RULES[start].stacks:  # an ordinary model of n blocks: each scales by its new position
         options = {key: value for key, value in config.hf_config.items() if key != "layer_idx"}
         return replace(config, hf_config=options)
-    if not RULES[start].halves:
-        return config
-    widths = {key: getattr(config, key) for key in _HALVED if getattr(config, key) is not None}
-    odd = {key: value for key, value in widths.items() if value % 2}
-    if odd or config.latent_attention is not None:
-        what = ", ".join(f"{key} {value}" for key, value in odd.items()) or "latent attention"
-        raise InheritError(f"--start half-width can't halve {config.name}: {what}. Heads and query groups stay whole.")
-    return replace(config, **{key: value // 2 for key, value in widths.items()})
+    return halved_config(config) if RULES[start].halves else config
 
 
 def start_hf_config(
@@ -178,14 +167,7 @@ def start_hf_config(
         InheritError: the depth it states is not the source's.
     """
     sliced = slice_hf_config(hf_config, config, blocks)
-    return _halve_hf(sliced) if RULES[start].halves else sliced
-
-
-def _halve_hf(hf_config: Mapping[str, Any]) -> dict[str, Any]:
-    halved = {key: value // 2 for key, value in hf_config.items() if key in _HF_WIDTHS and value is not None}
-    if isinstance(hf_config.get("text_config"), dict):
-        halved["text_config"] = _halve_hf(hf_config["text_config"])
-    return {**hf_config, **halved}
+    return halved_hf_config(sliced) if RULES[start].halves else sliced
 
 
 def origins(
@@ -220,27 +202,6 @@ def origins(
     return {target: origin(target, source) for target, source in inherited_names(names, blocks).items()}
 
 
-def half_width(
-    origins: Mapping[str, Origin], shapes: Mapping[str, tuple[int, ...]], config: "Config"
-) -> dict[str, Origin]:
-    """The same origins, cut to the first half of the channels, heads, query groups and MLP units.
-
-    Args:
-        origins: Target tensor name → where it comes from, whole.
-        shapes: Target tensor name → its shape in the half-width model.
-        config: The half-width model's.
-    """
-    q, kv = config.n_head * config.head_size, config.n_query_groups * config.head_size
-    # rows of qkv: all heads' queries, then all groups' keys, then their values
-    qkv_rows = ((0, q), (2 * q, 2 * q + kv), (2 * q + 2 * kv, 2 * q + 3 * kv))
-
-    def cut(target: str) -> Cut:
-        whole: Cut = tuple(((0, size),) for size in shapes[target])
-        return (qkv_rows, *whole[1:]) if ".attn.qkv." in target else whole
-
-    return {target: replace(origin, cut=cut(target)) for target, origin in origins.items()}
-
-
 def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
     """The weights that `litgpt pretrain --seed SEED` starts from on one CPU device: float32, the same to the bit.
 
@@ -258,30 +219,3 @@ def random_state(config: "Config", seed: int) -> "dict[str, torch.Tensor]":
             model = gpt2.build(config)
         initialize_weights(fabric, model, n_layer=config.n_layer, n_embd=config.n_embd)
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
-
-
-def check_growth(source: "Config", target: "Config") -> None:
-    """A trained target can take the next blocks of the source: everything but the depth is the same.
-
-    Raises:
-        InheritError: naming what differs.
-    """
-    expected = _computed(slice_config(source, range(min(target.n_layer, source.n_layer))))
-    found = _computed(target)
-    differences = [
-        f"{key} {found.get(key)!r}, expected {expected.get(key)!r}"
-        for key in {**expected, **found}
-        if key != "n_layer" and found.get(key) != expected.get(key)
-    ]
-    if differences:
-        raise InheritError(
-            f"--target_dir is another architecture than the first {target.n_layer} blocks of the source: "
-            f"{'; '.join(differences)}. Grow a target that was made from this source."
-        )
-
-
-def _computed(config: "Config") -> dict[str, Any]:
-    """What of a Config decides the model: not its names, and of hf_config only a GPT-2's options."""
-    settings = {key: value for key, value in asdict(config).items() if key not in ("name", "padding_multiple")}
-    options = settings.pop("hf_config")
-    return settings | (options | {"layer_idx": gpt2.layer_indices(config)} if gpt2.is_gpt2(config) else {})

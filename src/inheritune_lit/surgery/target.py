@@ -16,9 +16,6 @@ from inheritune_lit.base.units import gib
 from inheritune_lit.checkpoint.copy import InMemory, TensorCopy, distinct
 from inheritune_lit.checkpoint.folder import (
     HF_CONFIG,
-    MODEL_CONFIG,
-    WEIGHTS,
-    check_names_and_shapes,
     expected_shapes,
     load_config,
     refuse_code,
@@ -26,15 +23,15 @@ from inheritune_lit.checkpoint.folder import (
 from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
 from inheritune_lit.checkpoint.receipt import inputs_of
 from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.surgery.half_width import halved_origins
 from inheritune_lit.surgery.origins import Origin, summary
+from inheritune_lit.surgery.parents import Parent, check_growth, check_request
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 from inheritune_lit.surgery.starts import (
     RULES,
     Head,
     Start,
-    check_growth,
     choose_blocks,
-    half_width,
     origins,
     random_state,
     start_config,
@@ -45,41 +42,6 @@ if TYPE_CHECKING:
     from litgpt.config import Config
 
 RANDOM = "litGPT's initialisation"
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A checkpoint folder that gives tensors."""
-
-    folder: Path
-    config: "Config"
-    weights: Weights
-
-    @classmethod
-    def open(cls, folder: Path) -> "Parent":
-        """Opens a checkpoint folder and checks names and shapes; reads no weights.
-
-        Raises:
-            InheritError: it is not a whole litGPT checkpoint.
-        """
-        config, weights = load_config(folder), Weights(folder / WEIGHTS)
-        check_names_and_shapes(weights, config, folder)
-        return cls(folder, config, weights)
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The receipt's."""
-        return {
-            "name": self.folder.resolve().name,
-            "n_layer": self.config.n_layer,
-            "fingerprint": self.weights.fingerprint(),
-        }
-
-    @property
-    def tied(self) -> bool:
-        """Token embedding and head are one tensor."""
-        wte, head = "transformer.wte.weight", "lm_head.weight"
-        return head not in self.weights or self.weights.identity(wte) == self.weights.identity(head)
 
 
 @dataclass(frozen=True)
@@ -180,7 +142,7 @@ def make_plan(
             `layers` or the start does not fit it.
     """
     rule = RULES[start]
-    _check(source_dir, start, seed, target_dir)
+    check_request(source_dir, start, seed, target_dir)
     refuse_code(source_dir)  # its config.json becomes the target's
     config = load_config(source_dir)
     parents = {} if rule.inherits == () else {"source": Parent.open(source_dir)}
@@ -195,7 +157,7 @@ def make_plan(
     tied = bool(parents) and parents["source"].tied
     given = origins(start, names, blocks, trained=trained, head=head, tied=tied)
     if rule.halves:
-        given = half_width(given, shapes, target_config)
+        given = halved_origins(given, shapes, target_config)
     copies = _copies(given, parents, shapes, dtype)
     assert {name: copy.shape for name, copy in copies.items()} == shapes, "the target is not the model of its Config"
     is_random = any(origin.giver == "random" for origin in given.values())
@@ -213,21 +175,6 @@ def make_plan(
         dtype=dtype,
         head=head if rule.grows else None,
     )
-
-
-def _check(source_dir: Path, start: Start, seed: int, target_dir: Path | None) -> None:
-    if not source_dir.is_dir():
-        raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
-    for folder in (source_dir, target_dir):
-        if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
-            raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")
-    if not 0 <= seed < 2**32:
-        raise InheritError(f"--seed {seed}: expected 0 to {2**32 - 1}, as `litgpt pretrain --seed` takes it.")
-    if RULES[start].grows != (target_dir is not None):
-        raise InheritError(
-            "--start grow needs --target_dir, the trained target that grows, and no other start takes one: "
-            f"got --start {start} with --target_dir {target_dir}."
-        )
 
 
 def _hf_config(
