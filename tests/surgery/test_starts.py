@@ -3,7 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.command import surgery
-from inheritune_lit.surgery.starts import random_state
+from inheritune_lit.surgery.starts import RULES, Start, random_state
 from inheritune_lit.verify import verify
 
 Tensors = dict[str, torch.Tensor]
@@ -85,6 +85,11 @@ def test_blocks_are_those_of_the_source(
     assert [written["origins"][f"{H}{i}"] for i in range(len(blocks))] == [f"source {number}" for number in blocks]
     assert written["origins"]["transformer.ln_f"] == "source"
     verify(tmp_path / "target", source=source_dir)
+
+
+def test_every_start_has_its_rule_and_its_words_in_the_help() -> None:
+    assert set(get_args(Start)) == set(RULES)
+    assert all(start in str(surgery.__doc__) for start in RULES)
 
 
 def test_stacked_blocks_train_apart(llama: Path, tmp_path: Path) -> None:
