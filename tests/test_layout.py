@@ -14,9 +14,10 @@ FLOORS = (
     ("gpt2", "published"),
     ("checkpoint",),
     ("data",),
-    ("prepare", "surgery", "runs"),
-    ("recipes", "export"),
-    ("plan", "verify", "evaluate"),
+    ("prepare", "surgery", "recipes"),
+    ("runs", "plan"),
+    ("export",),
+    ("verify", "evaluate"),
     ("pretrain", "analyze", "report"),
     ("demo", "grow"),
 )

@@ -110,6 +110,11 @@ def test_command(checkpoint: Path, tokens: Path, capsys: pytest.CaptureFixture[s
     assert f"law              {content['domains']['law']['mean']:.4f}" in capsys.readouterr().out
     (run / "step-00000008").symlink_to(checkpoint)
     assert find(str(run / "step-00000008")).trained_length == 16
+    (run / "weights/00000008").parent.mkdir()
+    (run / "weights/00000008").symlink_to(checkpoint)
+    assert find(str(run / "weights/00000008")).trained_length == 16, "a run's copy of a step's weights is the run's"
+    (run / "recipe.yaml").write_text("model_config: {block_size: 32}\ntrain: {max_tokens: 1000}")
+    assert find(str(run)).trained_length == 32, "as litGPT trains a recipe without max_seq_length"
     (tmp_path / "plain/final").mkdir(parents=True)
     for file in checkpoint.iterdir():
         shutil.copyfile(file, tmp_path / "plain/final" / file.name)

@@ -465,10 +465,11 @@ def test_the_card_calls_unknown_what_is_unknown(target: Path, tmp_path: Path, in
     assert "base_model" not in card
 
 
-def test_the_card_of_a_checkpoint_on_the_way(run: Path, tmp_path: Path, in_this_process: None) -> None:
+@pytest.mark.parametrize("step", ["step-00000005", "weights/00000005"])
+def test_the_card_of_a_checkpoint_on_the_way(run: Path, step: str, tmp_path: Path, in_this_process: None) -> None:
     """The run's time and last losses are not those of step 5 of 10."""
-    shutil.copytree(run / "final", run / "step-00000005")
-    export_checkpoint(run / "step-00000005", tmp_path / "out", license="other", base_model="a/1e5")
+    shutil.copytree(run / "final", run / step)
+    export_checkpoint(run / step, tmp_path / "out", license="other", base_model="a/1e5")
     card = (tmp_path / "out/README.md").read_text()
     for line in (
         "| tokens | 320 |",

@@ -229,7 +229,7 @@ def test_folders(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mon
     assert "did not write" in found(recipe, tmp_path, run=run)["out_dir"].problem, "the user's"
     (run / "recipe.yaml").unlink()
     other = recipe | {"train": recipe["train"] | {"min_lr": 1e-5, "micro_batch_size": 4}}
-    record = {"start": {"fingerprint": None}, "data": {"manifest_sha256": None}, "schedule": {}, "launches": []}
+    record = {"start": {"fingerprint": None}, "data": {"manifest_sha256": None}, "launches": []}
     write_json(run / "launch.json", {"recipe": other, **record})
     finding = found(recipe, tmp_path, run=run)["out_dir"]
     assert "\n  train.min_lr: 1e-05 before, 0.0001 now\n" in finding.problem

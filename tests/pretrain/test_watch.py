@@ -1,4 +1,4 @@
-"""A launch's parts without litGPT's training: what it prints, the process around it, its schedule."""
+"""A launch's parts without litGPT's training: what it prints, the process around it."""
 
 import os
 import signal
@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 from helpers.watching import line
-from litgpt.args import TrainArgs
-from litgpt.pretrain import get_lr
 
 from inheritune_lit.base.folders import locked
 from inheritune_lit.pretrain import Progress, process
 from inheritune_lit.pretrain.bar import Bar, saving_advice
 from inheritune_lit.pretrain.process import Terminated, listen
-from inheritune_lit.pretrain.schedule import schedule
 from inheritune_lit.pretrain.watch import Diverged, Watch
 
 
@@ -83,25 +80,6 @@ def test_how_often_to_save() -> None:
     assert saving_advice(progress, 50, 30) is None
     assert "a kill may lose 60 minutes. For 30 at most" in str(saving_advice(progress, 100, 30))
     assert "train.save_interval: 50" in str(saving_advice(progress, None, 30))
-
-
-@pytest.mark.parametrize("micro_batch", [1, 2, 4])
-@pytest.mark.parametrize("gpus", [1, 2, 4])
-@pytest.mark.parametrize("warmup", [{"lr_warmup_steps": 5}, {"lr_warmup_steps": None, "lr_warmup_fraction": 0.1}])
-def test_schedule_is_litgpts_and_stays_when_counters_change(
-    micro_batch: int, gpus: int, warmup: dict[str, Any]
-) -> None:
-    settings = {"global_batch_size": 16, "micro_batch_size": micro_batch, "max_tokens": 50 * 16 * 8 + 40} | warmup
-    train_args, loader = TrainArgs(**settings), range(1000 // (micro_batch * gpus))
-    ours = schedule(settings, gpus, 8, loader_windows=1000)
-    assert ours.accumulation == train_args.gradient_accumulation_iters(gpus)
-    assert ours.max_iters == settings["max_tokens"] // gpus // (micro_batch * 8)
-    assert ours.warmup_iters == train_args.warmup_iters(gpus, 1, ours.max_iters, loader)
-    for accumulation in (1, 3, 8):
-        for step in range(50):
-            before, now = (step + 1) * ours.accumulation - 1, (step + 1) * accumulation - 1
-            rate = ours.learning_rate(get_lr, 3e-4, now, accumulation, 1e-5)
-            assert rate == get_lr(3e-4, before, ours.warmup_iters, ours.max_iters, 1e-5)
 
 
 def heard(command: str, folder: Path, **options: Any) -> tuple[int, list[Progress], list[str]]:

@@ -18,6 +18,7 @@ from inheritune_lit.checkpoint.folder import (
 from inheritune_lit.checkpoint.hugging_face import weight_files
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import results_dir
 from inheritune_lit.runs.lineage import trained_with
 
@@ -95,14 +96,7 @@ def _find(checkpoint: str) -> EvaluatedModel:
 
 def _trained_length(checkpoint: Path) -> int | None:
     recipe = trained_with(checkpoint)
-    if recipe is None:
-        return None
-    try:
-        length = recipe["train"]["max_seq_length"]
-        return None if length is None else int(length)
-    except (ValueError, TypeError, KeyError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InheritError(f"The recipe that {checkpoint} was trained with is not whole: {reason}") from error
+    return Recipe.of(recipe).sequence if recipe else None
 
 
 def _download(name: str) -> Path:

@@ -3,7 +3,8 @@
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.base.units import gib
 from inheritune_lit.grow.disk import CHECKPOINTS
-from inheritune_lit.grow.stages import Settings, parameters, possible, recipe_of, steps
+from inheritune_lit.grow.stages import Settings, parameters, possible, recipe_of
+from inheritune_lit.recipes.recipe import Recipe
 
 MODEL, CHECKPOINT = 4, 12
 """Bytes a parameter: weights in float32; a checkpoint of litGPT's, which has AdamW's two states as well"""
@@ -14,11 +15,12 @@ def plan(settings: Settings, keep: str) -> str:
     rows, counts, saved = [], [], []
     for stage in possible(settings):
         recipe = recipe_of(settings, stage)
+        steps = Recipe.of(recipe).steps or 0
         counts.append(parameters(recipe))
         interval = recipe["train"].get("save_interval")
-        saved.append(1 + (steps(recipe) // interval if interval else 0))
+        saved.append(1 + (steps // interval if interval else 0))
         tokens = recipe["train"]["max_tokens"]
-        sizes = (f"{counts[-1]:,}", f"{steps(recipe):,}", f"{tokens:,}", gib(CHECKPOINT * counts[-1]), str(saved[-1]))
+        sizes = (f"{counts[-1]:,}", f"{steps:,}", f"{tokens:,}", gib(CHECKPOINT * counts[-1]), str(saved[-1]))
         rows.append((stage.name, stage.title, str(stage.blocks), *sizes))
     heads = ("stage", "start", "n", "parameters", "steps", "tokens", "checkpoint", "saved")
     return "\n".join([*columns(heads, rows, left=2), "", _disk(counts, saved, keep)])

@@ -18,6 +18,7 @@ from inheritune_lit.grow.ledger import Ledger, State
 from inheritune_lit.grow.measure import WINDOWS, about, measure, read_losses
 from inheritune_lit.grow.stages import REFERENCE, Settings, Stage, recipe_of
 from inheritune_lit.grow.view import View
+from inheritune_lit.recipes.recipe import Recipe
 
 Keep = Literal["all", "final"]
 
@@ -95,7 +96,7 @@ class Growth:
 
     def _stage(self, stage: Stage) -> None:
         recipe = recipe_of(self.settings, stage)
-        steps, parameters = stages.steps(recipe), stages.parameters(recipe)
+        steps, parameters = Recipe.of(recipe).steps or 0, stages.parameters(recipe)
         what = {"start": stage.start, "blocks": stage.blocks, "parameters": parameters, "steps": steps}
         state = self.ledger.begin(stage.name, what, recipe, self._parents(stage))
         results: dict[str, Any] = {}

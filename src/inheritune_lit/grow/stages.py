@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.grow.decision import next_blocks
+from inheritune_lit.recipes.recipe import Recipe
 
 Mode = Literal["restart", "continue"]
 Comparison = Literal["random", "random_2t"]
@@ -147,11 +148,6 @@ def start_folder(settings: Settings, blocks: int) -> Path:
     return settings.out_dir / "starts" / f"n{blocks}"
 
 
-def steps(recipe: Mapping[str, Any]) -> int:
-    train = recipe["train"]
-    return int(train["max_tokens"] // (train["global_batch_size"] * train["max_seq_length"]))
-
-
 def recipe_of(settings: Settings, stage: Stage) -> dict[str, Any]:
     """The stage's `litgpt pretrain` recipe: the base, and what differs.
 
@@ -198,7 +194,7 @@ def with_changes(
     recipe = deepcopy(dict(base))
     if steps is not None:
         train = recipe["train"]
-        tokens = steps * train["global_batch_size"] * train["max_seq_length"]
+        tokens = steps * (Recipe.of(recipe).step_tokens or 0)
         if train.get("lr_warmup_steps"):
             train["lr_warmup_steps"] = max(1, round(train["lr_warmup_steps"] * tokens / train["max_tokens"]))
         train["max_tokens"] = tokens

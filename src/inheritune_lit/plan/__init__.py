@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
+from inheritune_lit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -54,7 +55,7 @@ def plan_recipe(
     figures: dict[str, Any] = {
         "recipe": str(recipe),
         "model": _model(config, settings),
-        "training": _training(config, settings, devices, nodes),
+        "training": _training(Recipe.read(recipe), settings, devices, nodes),
         "machine": {"gpu": gpu.lower(), "title": machine.title, "devices": devices, "nodes": nodes}
         | {"memory_bytes": machine.memory_mib * 2**20, "peak_flops": machine.peak_tflops * 1e12}
         | {"source": machine.source},
@@ -90,26 +91,17 @@ def _model(config: "Config", settings: "Namespace") -> dict[str, Any]:
     }
 
 
-def _training(config: "Config", settings: "Namespace", devices: int, nodes: int) -> dict[str, Any]:
-    train, gpus = settings.train, devices * nodes
-    sequence = train.max_seq_length or config.block_size
-    per_device, rest = divmod(train.global_batch_size, gpus)
-    if rest or per_device % train.micro_batch_size:
-        raise InheritError(
-            f"train.global_batch_size {train.global_batch_size} does not make whole micro-batches of "
-            f"{train.micro_batch_size} on {gpus} GPUs ({train.global_batch_size / gpus:g} sequences each): litGPT "
-            "would train on a smaller batch in silence. Choose --devices and --nodes, or train.micro_batch_size, so "
-            "that global_batch_size / (devices × nodes) is a multiple of micro_batch_size."
-        )
-    step_tokens = train.global_batch_size * sequence
+def _training(recipe: Recipe, settings: "Namespace", devices: int, nodes: int) -> dict[str, Any]:
+    gpus = devices * nodes
+    accumulation, train = recipe.accumulation(gpus), settings.train
     return {
-        "sequence": sequence,
+        "sequence": recipe.sequence,
         "micro_batch": train.micro_batch_size,
-        "micro_batches_per_step": per_device // train.micro_batch_size,
-        "sequences_per_device": per_device,
-        "tokens_per_step": step_tokens,
-        "tokens": train.max_tokens,
-        "steps": train.max_tokens // step_tokens,
+        "micro_batches_per_step": accumulation,
+        "sequences_per_device": accumulation * train.micro_batch_size,
+        "tokens_per_step": recipe.step_tokens,
+        "tokens": recipe.tokens,
+        "steps": recipe.steps,
         "precision": settings.precision or "bf16-mixed",
         "data": _epochs(settings),
     }

@@ -10,7 +10,7 @@ from typing import Any
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.pretrain.options import Request
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.check.training import machines
+from inheritune_lit.recipes.recipe import Recipe
 
 # by which Lightning 2.6 finds Slurm, torchrun, LSF and MPI, and a process's rank
 NAMES = (
@@ -31,7 +31,7 @@ def taken_away(launcher: Sequence[str], nodes: int) -> dict[str, None]:
 
 def check_cluster(document: Document, request: Request) -> list[Finding]:
     """Whether the tasks that a cluster will start are those that the recipe is for."""
-    devices, nodes = machines(document, request.devices, request.nodes)
+    devices, nodes = Recipe(document).machines(request.devices, request.nodes)
     if not (launcher := request.before_python):
         there = {name: os.environ[name] for name in taken_away((), nodes)}
         if there.get("SLURM_NTASKS") == "1":

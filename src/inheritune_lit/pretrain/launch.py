@@ -21,7 +21,6 @@ from inheritune_lit.pretrain.finish import bare_model
 from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.process import Terminated, listen
 from inheritune_lit.pretrain.record import check_tied, environment, freeze
-from inheritune_lit.pretrain.schedule import Schedule
 from inheritune_lit.pretrain.settings import Settings
 from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
 from inheritune_lit.pretrain.windows import describe
@@ -54,7 +53,7 @@ class Launch:
         self.recipe, self.run, self.settings, self.options = recipe, run, settings, options
         self.environment, self.on_progress = environment, on_progress
         self.record: dict[str, Any] = {}
-        self.watch = Watch(settings.steps, options.max_spike, accumulation=settings.schedule.accumulation)
+        self.watch = Watch(settings.steps, options.max_spike, accumulation=settings.accumulation)
         self._began = 0.0
         self._told: set[str] = set()
         self._here: dict[str, Any] = {}
@@ -69,7 +68,7 @@ class Launch:
         """
         if before:
             check_tied(self.run, before, self.recipe, self.settings.world_size)
-        first = before or {"schedule": self.settings.schedule.as_dict(), "launches": []}
+        first = before or {"launches": []}
         self._here = environment(recipe_file)
         for launch in first["launches"][-1:]:
             if lines := differences(launch.get("versions", self._here["versions"]), self._here["versions"]):
@@ -84,9 +83,6 @@ class Launch:
     def run_litgpt(self, checkpoint: resume.Checkpoint | None, lock: int) -> None:
         """Runs `litgpt pretrain` from the frozen recipe, to its end."""
         arguments, variables = self._resumed(checkpoint), dict[str, str]()
-        kept = Schedule(**self.record["schedule"])
-        if kept != self.settings.schedule:
-            variables |= kept.variable()
         if self.options.save_on_signal:
             variables[patched_litgpt.SAVE_ON_SIGNAL] = "1"
         module = "inheritune_lit.pretrain.patched_litgpt" if variables else "litgpt"
@@ -125,11 +121,11 @@ class Launch:
         if checkpoint is None:
             return []
         self.watch.step = checkpoint.step
-        path, now = checkpoint.path, self.settings.schedule.accumulation
+        path, now = checkpoint.path, self.settings.accumulation
         if checkpoint.accumulation != now:
             print(
                 f"Going on with {now} micro-batches a step instead of {checkpoint.accumulation}: the counters of a "
-                f"copy of {path.parent.name} are converted; batches and learning rates stay what they would have been."
+                f"copy of {path.parent.name} are converted; batches stay what they would have been."
             )
             path = resume.convert(checkpoint, now, self.run)
         print(f"Going on after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)

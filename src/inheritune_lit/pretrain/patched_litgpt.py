@@ -1,9 +1,8 @@
-"""`litgpt pretrain` with what a launch may add to it: a schedule begun with other counters, a save when it is stopped.
+"""`litgpt pretrain` that saves when it is stopped.
 
     python -m inheritune_lit.pretrain.patched_litgpt pretrain --config run/recipe.yaml
 
-Used only when one of the two is wanted; without them it is litGPT's own command. Settings come by environment
-variables, because Fabric starts the other ranks with the same arguments.
+Used only where that is wanted; without it, litGPT's own command is.
 """
 
 import functools
@@ -16,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from inheritune_lit.pretrain.schedule import Schedule
-
 SAVE_ON_SIGNAL = "INHERITUNE_SAVE_ON_SIGNAL"
 SAVED = "Saved at a signal"
 
@@ -26,22 +23,12 @@ def main() -> None:
     import litgpt.__main__ as command
     import litgpt.pretrain as pretrain
 
-    fit, get_lr = pretrain.fit, pretrain.get_lr
-    kept = Schedule.of_environment()
+    fit = pretrain.fit
 
     @functools.wraps(fit)
     def fitted(**arguments: Any) -> None:  # litGPT's main passes all of it by name
-        if kept is not None:
-            iterations = arguments["train"].gradient_accumulation_iters(arguments["devices"], arguments["num_nodes"])
-
-            def rate(lr: float, it: int, warmup_iters: int, max_iters: int, min_lr: float) -> float:
-                return kept.learning_rate(get_lr, lr, it, iterations, min_lr)
-
-            pretrain.get_lr = rate
-        if os.environ.get(SAVE_ON_SIGNAL):
-            iterations = arguments["train"].gradient_accumulation_iters(arguments["devices"], arguments["num_nodes"])
-            arguments["train_dataloader"] = Stoppable(arguments, iterations)
-        fit(**arguments)
+        iterations = arguments["train"].gradient_accumulation_iters(arguments["devices"], arguments["num_nodes"])
+        fit(**arguments | {"train_dataloader": Stoppable(arguments, iterations)})
 
     pretrain.fit = fitted
     try:

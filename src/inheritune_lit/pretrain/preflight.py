@@ -22,8 +22,8 @@ from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.record import ORPHAN, check_same, gpu_names, read_record, run_lock
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.check.training import machines
 from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 
@@ -98,7 +98,7 @@ def _hash_shards(manifest: Manifest) -> None:
 
 def _saving(document: Document) -> list[Finding]:
     key, interval = "train.save_interval", document.get("train.save_interval")
-    steps = _steps(document)
+    steps = Recipe(document).steps
     if not document.states(key) or not steps:  # what is left out was said already
         return []
     if interval is None or (isinstance(interval, int) and interval >= steps):
@@ -108,16 +108,9 @@ def _saving(document: Document) -> list[Finding]:
     return []
 
 
-def _steps(document: Document) -> int | None:
-    values = [document.get(f"train.{key}") for key in ("max_tokens", "global_batch_size", "max_seq_length")]
-    if not all(isinstance(value, int) and value > 0 for value in values):
-        return None
-    return int(values[0] // (values[1] * values[2]))
-
-
 def _gpus(document: Document, request: Request) -> list[Finding]:
     """What litGPT's FSDP wants: it runs on GPUs only, and shards within all those that are visible."""
-    stated, nodes = machines(document, request.devices, request.nodes)
+    stated, nodes = Recipe(document).machines(request.devices, request.nodes)
     if not isinstance(stated, int) or not isinstance(nodes, int):
         return []
     names, setting = gpu_names(), os.environ.get("CUDA_VISIBLE_DEVICES")

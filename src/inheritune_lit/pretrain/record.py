@@ -182,8 +182,9 @@ def read_record(run: Path) -> dict[str, Any] | None:
             )
         return None
     record = read_json(path, "run's record")
-    mappings = ("recipe", "start", "data", *(("schedule",) if path.name == LAUNCH else ()))
-    whole = all(isinstance(record.get(name), dict) for name in mappings) and isinstance(record.get("launches"), list)
+    whole = all(isinstance(record.get(name), dict) for name in ("recipe", "start", "data")) and isinstance(
+        record.get("launches"), list
+    )
     if not whole or "fingerprint" not in record["start"] or "manifest_sha256" not in record["data"]:
         raise InheritError(
             f"{path} is damaged: expected the recipe, start, data and launches of a run. Restore it, or begin the run "

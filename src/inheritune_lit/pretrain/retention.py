@@ -8,8 +8,7 @@ from pathlib import Path
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain.resume import step_of
-
-WEIGHTS_DIR = "weights"
+from inheritune_lit.runs.folder import WEIGHTS_DIR
 
 
 def stays(steps: list[int], last: int, every: int | None) -> set[int]:

@@ -4,12 +4,11 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain.record import gpu_names
-from inheritune_lit.pretrain.schedule import Schedule, schedule
+from inheritune_lit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from litgpt.config import Config
@@ -25,7 +24,8 @@ class Settings:
     """Tokens of a window"""
     global_batch: int
     steps: int
-    schedule: Schedule
+    accumulation: int
+    """Micro-batches that each device takes an optimizer step"""
 
 
 def settings_of(recipe: Mapping[str, Any]) -> Settings:
@@ -40,22 +40,25 @@ def settings_of(recipe: Mapping[str, Any]) -> Settings:
     try:
         model = recipe.get("model_config")
         config = Config(**model) if model else Config.from_name(recipe["model_name"])
-        train = TrainArgs(**recipe["train"])
+        TrainArgs(**recipe["train"])
     except Exception as error:  # litGPT checks with asserts and lets the constructors' errors through
         raise InheritError(
             f"litGPT does not accept the recipe: {type(error).__name__}: {error}. `inheritune recipes validate` lists "
             "all that is wrong with it."
         ) from error
+    numbers = Recipe.of(recipe)
+    if not numbers.sequence or not numbers.global_batch or numbers.steps is None:
+        raise InheritError(
+            "The recipe's batch, budget or sequence is no number: `inheritune recipes validate` says which."
+        )
     world_size = device_count(recipe.get("devices", "auto")) * (recipe.get("num_nodes") or 1)
-    sequence = train.max_seq_length or config.block_size
-    counted = schedule(vars(train), world_size, sequence, _loader_windows(recipe, sequence))
     return Settings(
         config=config,
         world_size=world_size,
-        sequence=sequence,
-        global_batch=train.global_batch_size,
-        steps=counted.max_iters // counted.accumulation,
-        schedule=counted,
+        sequence=numbers.sequence,
+        global_batch=numbers.global_batch,
+        steps=numbers.steps,
+        accumulation=numbers.accumulation(world_size),
     )
 
 
@@ -73,16 +76,3 @@ def visible_gpus(there: int) -> int:
         return there
     named = itertools.takewhile(lambda part: part and part != "-1", map(str.strip, setting.split(",")))  # as CUDA does
     return min(there, len(list(named)))
-
-
-def _loader_windows(recipe: Mapping[str, Any], sequence: int) -> int | None:
-    """Windows of all epochs of PackedTokens; None where lr_warmup_fraction is not used."""
-    from inheritune_lit.data.manifest import Manifest
-
-    if not recipe["train"].get("lr_warmup_fraction"):
-        return None
-    options = (recipe.get("data") or {}).get("init_args") or {}
-    if "data_path" not in options:
-        raise InheritError("train.lr_warmup_fraction is known for PackedTokens only: write lr_warmup_steps instead.")
-    tokens = Manifest(Path(str(options["data_path"]))).splits["train"].tokens
-    return int(options.get("epochs", 1)) * ((tokens - 1) // sequence)

@@ -13,12 +13,14 @@ import yaml
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
+from inheritune_lit.recipes.recipe import Recipe
 
 RUN_RECEIPT = "run.json"
 RUN_RECIPE = "recipe.yaml"
 LAUNCH = "launch.json"
 LOG = "pretrain.log"
 MODEL = "model"
+WEIGHTS_DIR = "weights"  # bare weights of single steps, each in a folder of the step's number
 HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 FORMAT = 1
 
@@ -56,15 +58,13 @@ class Run:
 
     @property
     def tokens_per_step(self) -> int:
-        train = self.recipe["train"]
-        model = self.recipe.get("model_config")
-        sequence = train.get("max_seq_length") or (model.get("block_size") if isinstance(model, Mapping) else None)
-        if not _is_count(sequence):
+        tokens = Recipe.of(self.recipe).step_tokens
+        if tokens is None:
             raise InheritError(
                 f"{self.folder / RUN_RECIPE} states neither train.max_seq_length nor model_config.block_size: how many "
                 "tokens a step has can't be said."
             )
-        return int(train["global_batch_size"] * sequence)
+        return tokens
 
     @cached_property
     def curves(self) -> dict[str, Curve]:
@@ -110,9 +110,12 @@ def run_folder(checkpoint: Path) -> Path | None:
     """The folder of the run that saved a checkpoint, if one did. A recipe.yaml beside other folders is not theirs.
 
     Args:
-        checkpoint: A checkpoint folder, or a link to one; only model/, final/ and step-* are a run's.
+        checkpoint: A checkpoint folder, or a link to one; only model/, final/, step-* and weights/* are a run's.
     """
     for folder in (checkpoint.absolute(), checkpoint.resolve()):
+        run = folder.parent
+        if run.name == WEIGHTS_DIR and (run.parent / RUN_RECIPE).is_file():
+            return run.parent
         is_named = folder.name in (MODEL, "final") or folder.name.startswith("step-")
         signs = (folder.parent / RUN_RECIPE, folder.parent / RUN_RECEIPT, folder / HYPERPARAMETERS)
         if is_named and any(sign.is_file() for sign in signs):

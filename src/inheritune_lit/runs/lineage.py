@@ -10,6 +10,7 @@ from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import HYPERPARAMETERS, RUN_RECEIPT, RUN_RECIPE, run_folder
 
 
@@ -41,11 +42,8 @@ class Lineage:
     @property
     def tokens(self) -> int | None:
         """Tokens this very checkpoint has seen."""
-        train = (self.recipe or {}).get("train") or {}
-        sequence = train.get("max_seq_length") or ((self.recipe or {}).get("model_config") or {}).get("block_size")
-        if self.steps is None or not sequence or "global_batch_size" not in train:
-            return None
-        return int(self.steps * train["global_batch_size"] * sequence)
+        step = Recipe.of(self.recipe).step_tokens if self.recipe else None
+        return self.steps * step if self.steps is not None and step else None
 
 
 def read_lineage(checkpoint: Path) -> Lineage:
@@ -102,14 +100,12 @@ def _start(recipe: Any, receipt: Any, run: Any) -> tuple[Mapping[str, Any] | Non
 
 
 def _steps(checkpoint: Path, recipe: Any, run: Any) -> int | None:
-    if checkpoint.resolve().name.startswith("step-"):
-        return int(checkpoint.resolve().name.removeprefix("step-"))
+    name = checkpoint.resolve().name.removeprefix("step-")
+    if name.isdecimal():
+        return int(name)
     if run is not None and run.get("steps") is not None:
         return int(run["steps"])
-    train = (recipe or {}).get("train") or {}
-    if recipe is None or not all(train.get(key) for key in ("max_tokens", "global_batch_size", "max_seq_length")):
-        return None
-    return int(train["max_tokens"] // (train["global_batch_size"] * train["max_seq_length"]))
+    return Recipe.of(recipe).steps if recipe else None
 
 
 def _manifest(recipe: Any, run: Any) -> Manifest | None:

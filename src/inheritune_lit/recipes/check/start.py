@@ -8,14 +8,13 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.weights import Weights, not_whole
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.runs.folder import MODEL
 
 
 def no_start(key: str, folder: Path) -> list[Finding]:
     """What of a folder litGPT can't start from: no weights, or those of a run, with its optimizer beside them."""
     if not (folder / WEIGHTS).is_file():
         here = next(
-            (place for place in (folder / MODEL, *sorted(folder.iterdir())) if (place / WEIGHTS).is_file()), None
+            (place for place in (folder / "model", *sorted(folder.iterdir())) if (place / WEIGHTS).is_file()), None
         )
         fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
         return [Finding("error", key, f"{folder} holds no {WEIGHTS}.", f"Write {here}." if here else fix)]
@@ -29,7 +28,7 @@ def no_start(key: str, folder: Path) -> list[Finding]:
         f"{folder / WEIGHTS} holds a run's state: its model, optimizer and counters. litGPT starts from bare weights."
     )
     ended, make = (
-        folder.parent / MODEL,
+        folder.parent / "model",
         f"`inheritune surgery {folder} --layers ::1 --out_dir NEW_DIR` writes these alone.",
     )
     fix = f"Write {ended}, the weights at the run's end" if (ended / WEIGHTS).is_file() else ""

@@ -1,13 +1,12 @@
 """Batch, budget, schedule, precision, resuming: what litGPT 0.5 refuses, ignores or does otherwise than one thinks."""
 
-from dataclasses import asdict
 from typing import Any
 
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import states_gpt2
 from inheritune_lit.recipes.check.numbers import in_range
-from inheritune_lit.recipes.litgpt_settings import config_class, pretrain_settings
+from inheritune_lit.recipes.recipe import Recipe, train_defaults
 
 ENOUGH = 4096  # no step has more GPUs, no micro-batch that fits more sequences: where the search for a number ends
 
@@ -21,19 +20,6 @@ def check_training(document: Document, devices: int | None, nodes: int | None) -
     return findings + _precision(document) + _resume(document) + _tied(document, devices, nodes) + _optimizer(document)
 
 
-def _defaults() -> dict[str, Any]:
-    """What litGPT takes for a train block that does not say."""
-    return asdict(pretrain_settings()["train"].default)
-
-
-def _number(document: Document, key: str) -> float | None:
-    """A setting of the train block as it will be: the recipe's, or litGPT's where the recipe says nothing."""
-    value = document.get(f"train.{key}")
-    if not document.states(f"train.{key}"):
-        value = _defaults().get(key)
-    return value if in_range(f"train.{key}", value) else None
-
-
 def _left_out(document: Document) -> list[Finding]:
     """A partial train block keeps litGPT's defaults for pretraining from nothing."""
     findings = []
@@ -41,7 +27,7 @@ def _left_out(document: Document) -> list[Finding]:
     for key in (*wanted, "save_interval", "max_seq_length"):
         if document.states(f"train.{key}") or (key == "lr_warmup_steps" and document.get("train.lr_warmup_fraction")):
             continue
-        value = _defaults()[key]
+        value = train_defaults()[key]
         text = f"It is left out, and litGPT then takes {value:,}." if value else "It is left out: the whole block_size."
         findings.append(Finding("warning", f"train.{key}", text, "Write down what you mean."))
     if not document.states("data"):
@@ -72,14 +58,10 @@ def _unsupported(document: Document) -> list[Finding]:
 
 
 def _instead(document: Document, key: str, value: Any) -> str:
-    sequence, batch = _sequence(document), _number(document, "global_batch_size")
-    if key == "max_steps" and isinstance(value, int) and sequence and batch:
-        return f"For {value:,} steps write max_tokens: {int(value * batch * sequence)}."
+    step = Recipe(document).step_tokens
+    if key == "max_steps" and isinstance(value, int) and step:
+        return f"For {value:,} steps write max_tokens: {value * step}."
     return "Remove it, and say it in train.max_tokens."
-
-
-def _sequence(document: Document) -> float | None:
-    return _number(document, "max_seq_length") or _block_size(document)
 
 
 def _schedule(document: Document) -> list[Finding]:
@@ -87,7 +69,7 @@ def _schedule(document: Document) -> list[Finding]:
     warmup, fraction = document.get("train.lr_warmup_steps"), document.get("train.lr_warmup_fraction")
     if fraction:
         if warmup or not document.states("train.lr_warmup_steps"):
-            stated = warmup or f"{_defaults()['lr_warmup_steps']}, litGPT's, as it is left out"
+            stated = warmup or f"{train_defaults()['lr_warmup_steps']}, litGPT's, as it is left out"
             text = f"litGPT refuses it beside lr_warmup_steps ({stated})."
             findings.append(
                 Finding("error", "train.lr_warmup_fraction", text, "Write lr_warmup_steps: null beside it.")
@@ -95,55 +77,37 @@ def _schedule(document: Document) -> list[Finding]:
         if isinstance(fraction, int | float) and not 0 <= fraction <= 1:
             text = f"It is {fraction}, and litGPT refuses what is not a share."
             findings.append(Finding("error", "train.lr_warmup_fraction", text, "Write a number from 0 to 1."))
-    tokens, batch, sequence = (
-        _number(document, "max_tokens"),
-        _number(document, "global_batch_size"),
-        _sequence(document),
-    )
-    if tokens and batch and sequence:
-        findings += _steps(document, tokens, batch * sequence, _number(document, "lr_warmup_steps"))
-    block = _block_size(document)
-    longest = _number(document, "max_seq_length")
+    recipe = Recipe(document)
+    findings += _steps(recipe)
+    block, longest = recipe.block_size, recipe.count("max_seq_length")
     if block and longest and longest > block:
         text = f"It is {longest:,}, and the model attends to block_size, {block:,}, at most: litGPT refuses it."
         findings.append(Finding("error", "train.max_seq_length", text, f"Write {block} or less."))
-    lr, lowest = document.get("optimizer.init_args.lr"), _number(document, "min_lr")
+    lr, lowest = document.get("optimizer.init_args.lr"), recipe.number("min_lr")
     if in_range("optimizer.init_args.lr", lr) and lowest is not None and lowest >= lr:
         text = f"It is {lowest:g}, not below the peak, optimizer.init_args.lr {lr:g}: the cosine would rise."
         findings.append(Finding("warning", "train.min_lr", text, f"Write a tenth of the peak, {lr / 10:g}."))
     return findings
 
 
-def _block_size(document: Document) -> Any:
-    Config = config_class()
-    model = document.get("model_config")
-    if isinstance(model, dict):
-        value = model.get("block_size", Config.block_size)
-        return value if in_range("model_config.block_size", value) else None
-    try:
-        return Config.from_name(str(document.get("model_name"))).block_size
-    except ValueError:  # said already
-        return None
-
-
-def _steps(document: Document, tokens: float, step: float, warmup: float | None) -> list[Finding]:
-    steps = int(tokens // step)
+def _steps(recipe: Recipe) -> list[Finding]:
+    tokens, steps, warmup = recipe.tokens, recipe.steps, recipe.count("lr_warmup_steps")
     if steps == 0:
-        text = f"It is {tokens:,.0f}, less than the {step:,.0f} tokens of one step: nothing would be trained."
-        return [Finding("error", "train.max_tokens", text, f"Write {int(step)} or more.")]
-    if warmup and warmup >= steps and not document.get("train.lr_warmup_fraction"):
-        text = f"It is {warmup:,.0f}, and there are only {steps:,} steps: the learning rate would never reach its peak."
+        text = f"It is {tokens:,}, less than the {recipe.step_tokens:,} tokens of one step: nothing would be trained."
+        return [Finding("error", "train.max_tokens", text, f"Write {recipe.step_tokens} or more.")]
+    if steps and warmup and warmup >= steps and not recipe.document.get("train.lr_warmup_fraction"):
+        text = f"It is {warmup:,}, and there are only {steps:,} steps: the learning rate would never reach its peak."
         return [Finding("error", "train.lr_warmup_steps", text, f"Write less, such as {max(1, steps // 50)}.")]
     return []
 
 
 def _batch(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
     """litGPT divides with //: what is left over is not trained on, and nothing says so."""
-    batch, micro = _number(document, "global_batch_size"), _number(document, "micro_batch_size")
+    recipe = Recipe(document)
+    batch, micro = recipe.global_batch, recipe.micro_batch
     if not batch or not micro:
         return []
-    batch, micro = int(batch), int(micro)
-    known, nodes = machines(document, devices, nodes)
+    known, nodes = recipe.machines(devices, nodes)
     gpus = (known or 1) * nodes
     if batch % gpus:
         text = f"{batch} sequences on {gpus} GPUs: litGPT takes {batch // gpus} on each, {batch // gpus * gpus} in all."
@@ -163,13 +127,6 @@ def _batch(document: Document, devices: int | None, nodes: int | None) -> list[F
         text = "litGPT will take all GPUs that it finds."
         return [Finding("note", "devices", text, f"The batch divides on {counts} GPUs; on others it would shrink.")]
     return []
-
-
-def machines(document: Document, devices: int | None, nodes: int | None) -> tuple[int | None, int]:
-    """GPUs of a node, None where litGPT takes all that it finds, and nodes: the command line's, or the recipe's."""
-    stated = (document.get("devices"), document.get("num_nodes"))
-    counts = [v if in_range(key, v) else None for key, v in zip(("devices", "num_nodes"), stated, strict=True)]
-    return devices or counts[0], nodes or counts[1] or 1
 
 
 def _precision(document: Document) -> list[Finding]:
@@ -204,7 +161,7 @@ def _resume(document: Document) -> list[Finding]:
 def _tied(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
     if not document.get("train.tie_embeddings") or states_gpt2(document):
         return []
-    if machines(document, devices, nodes) == (1, 1):
+    if Recipe(document).machines(devices, nodes) == (1, 1):
         return []
     text = "On more than one GPU, FSDP unties them in silence; on one, litGPT loads one of the two and drops the other."
     return [Finding("warning", "train.tie_embeddings", text, "Write devices: 1, or tie_embeddings: false.")]
