@@ -175,9 +175,9 @@ def test_another_micro_batch_on_resume(recipe: dict[str, Any], whole: Path, tmp_
     assert ours["train_dataloader"] == theirs["train_dataloader"]
     assert (ours["iter_num"], theirs["iter_num"], ours["step_count"]) == (4 * STEPS, 2 * STEPS, STEPS)
     curves = [read_run(r).curves["training"] for r in (run, whole)]
-    assert curves[0] == [(s, t, pytest.approx(loss, abs=1e-3)) for s, t, loss in curves[1][16:]]
+    assert curves[0] == [(s, t, pytest.approx(loss, abs=0.02)) for s, t, loss in curves[1][16:]]
     for name, tensor in theirs["model"].items():
-        torch.testing.assert_close(ours["model"][name], tensor, rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours["model"][name], tensor, rtol=0, atol=5e-3)
     assert not same_weights(run / "model", whole / "model"), "sums of another order: close, not equal"
 
 
