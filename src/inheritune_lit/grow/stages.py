@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import config_of
 from inheritune_lit.grow.decision import next_blocks
 from inheritune_lit.recipes.recipe import Recipe
 
@@ -170,11 +171,9 @@ def recipe_of(settings: Settings, stage: Stage) -> dict[str, Any]:
 
 def shorter(model_config: Mapping[str, Any], blocks: int) -> dict[str, Any]:
     """The model_config of the first `blocks` blocks: n_layer and, for architectures that have them, per-layer lists."""
-    from litgpt.config import Config
-
     from inheritune_lit.checkpoint.layers import slice_config
 
-    whole = Config(**model_config)
+    whole = config_of({"model_config": model_config})
     before, after = asdict(whole), asdict(slice_config(whole, range(blocks)))
     return {**model_config, **{key: value for key, value in after.items() if value != before[key]}}
 
@@ -209,8 +208,6 @@ def with_changes(
 
 def parameters(recipe: Mapping[str, Any]) -> int:
     """Of the recipe's model, tied weights once; it is built without data."""
-    from litgpt.config import Config
-
     from inheritune_lit.plan.model import count_parameters
 
-    return count_parameters(Config(**recipe["model_config"]), tied=bool(recipe["train"].get("tie_embeddings"))).total
+    return count_parameters(config_of(recipe), tied=bool(recipe["train"].get("tie_embeddings"))).total

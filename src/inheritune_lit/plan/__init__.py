@@ -4,7 +4,7 @@ import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import config_of
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
 from inheritune_lit.recipes.recipe import Recipe
 
@@ -49,7 +49,8 @@ def plan_recipe(
     from inheritune_lit.recipes.parse import parse_recipe
 
     settings = parse_recipe(recipe)
-    config = _config(settings, recipe)
+    model = settings.model_config and settings.model_config.as_dict()
+    config = config_of({"model_config": model, "model_name": settings.model_name})
     devices = devices or (settings.devices if isinstance(settings.devices, int) else 1)
     nodes = nodes or settings.num_nodes
     figures: dict[str, Any] = {
@@ -65,17 +66,6 @@ def plan_recipe(
     figures["time"] = _time(figures)
     figures["disk"] = _disk(config, settings, figures)
     return figures
-
-
-def _config(settings: "Namespace", recipe: Path) -> "Config":
-    from litgpt.config import Config
-
-    try:
-        if settings.model_config is None:
-            return Config.from_name(settings.model_name)
-        return Config(**settings.model_config.as_dict())
-    except Exception as error:  # litGPT checks with asserts and lets the constructor's errors through
-        raise InheritError(f"litGPT does not accept the model of {recipe}: {type(error).__name__}: {error}") from error
 
 
 def _model(config: "Config", settings: "Namespace") -> dict[str, Any]:

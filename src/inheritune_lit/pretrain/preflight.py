@@ -12,7 +12,7 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, sha256_file
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder, config_of
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
 from inheritune_lit.data.manifest import Manifest
@@ -156,15 +156,12 @@ def _headers(document: Document) -> list[Finding]:
 
 def _exportable(document: Document) -> list[Finding]:
     """What `inheritune export` would refuse at the end, for all that is known now: config.json and the tokenizer."""
-    from litgpt.config import Config
-
     from inheritune_lit.checkpoint.hugging_face import check_describes, read_hf_config
     from inheritune_lit.data.encoding import check_rows
 
     if not (stated := document.get("tokenizer_dir")) or not (folder := checkpoint_folder(stated)).is_dir():
         return []
-    model = document.get("model_config")
-    config = Config(**model) if model else Config.from_name(document.get("model_name"))
+    config = config_of(document.content)
 
     def describes() -> None:
         path = folder / HF_CONFIG

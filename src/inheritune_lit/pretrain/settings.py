@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import config_of
 from inheritune_lit.pretrain.record import gpu_names
 from inheritune_lit.recipes.recipe import Recipe
 
@@ -35,11 +36,9 @@ def settings_of(recipe: Mapping[str, Any]) -> Settings:
         InheritError: litGPT would refuse its model or its train block, or shrink its batch.
     """
     from litgpt.args import TrainArgs
-    from litgpt.config import Config
 
     try:
-        model = recipe.get("model_config")
-        config = Config(**model) if model else Config.from_name(recipe["model_name"])
+        config = config_of(recipe)
         TrainArgs(**recipe["train"])
     except Exception as error:  # litGPT checks with asserts and lets the constructors' errors through
         raise InheritError(
