@@ -150,12 +150,15 @@ def without_books(sample_layout: Path, folder: Path, documents: int = 0) -> Path
     return folder
 
 
-def test_a_missing_domain(sample_layout: Path, bpe: Path, tmp_path: Path) -> None:
+def test_a_missing_domain(sample_layout: Path, bpe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = without_books(sample_layout, tmp_path / "corpus")
     with pytest.raises(InheritError, match=r"book: 0 tokens of 2,700 wanted, 2,700 are missing \(no text at all\)"):
         run(corpus, tmp_path / "tokens", bpe)
     assert not (tmp_path / ".tokens.staging").exists()
     out = run(corpus, tmp_path / "tokens", bpe, renormalize=True)
+    assert (
+        "book falls short of its share: 0 tokens of 2,700. The other domains have the rest" in capsys.readouterr().out
+    )
     content = Manifest(out).content
     assert content["renormalize"] is True
     assert content["sampling"]["book"] == {"wanted": 0, "got": 0}

@@ -111,6 +111,12 @@ def print_table(manifest: Manifest) -> None:
             rows.append((*row, wanted) if sampled else row)
     print("\n".join(aligned(rows, left=2)))
     for domain, entry in sampled.items():
+        share = round(manifest.content["budget"] * (manifest.content["proportions"] or {}).get(domain, 1))
+        if manifest.content.get("renormalize") and entry["wanted"] < 0.99 * share:
+            print(
+                f"{domain} falls short of its share: {entry['wanted']:,} tokens of {share:,}. The other domains have the "
+                "rest, in proportion (renormalize)."
+            )
         if "available" in entry:
             epochs, tokens = entry["got"] / entry["available"], entry["available"]
             print(f"{domain} is repeated: {epochs:.2f} epochs over {tokens:,} tokens")
