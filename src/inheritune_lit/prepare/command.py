@@ -35,7 +35,6 @@ def prepare(*args: Any, **options: Any) -> None:
     refuse_to_replace(settings.out_dir, settings.tokenizer_dir, *filter(None, [settings.local_dir]))
     from inheritune_lit.data.encoding import open_tokenizer
     from inheritune_lit.prepare.cluster import Submitted
-    from inheritune_lit.prepare.executor import start_workers_imports
     from inheritune_lit.prepare.listing import LeftOut, entries, list_files, pinned
     from inheritune_lit.prepare.manifest_writer import print_table
     from inheritune_lit.prepare.passes import Job
@@ -49,8 +48,6 @@ def prepare(*args: Any, **options: Any) -> None:
         without = [file for file in files if file.domain not in budget.proportions]
         left_out = [*left_out, *(LeftOut(file.path, file.size, "its domain's share is 0") for file in without)]
         files = [file for file in files if file.domain in budget.proportions]
-    if settings.executor == "local" and not settings.dry_run:
-        start_workers_imports()
     encoder, tokenizer = open_tokenizer(settings.tokenizer_dir, settings.bos)
     job = Job(settings, files, encoder)
     plan = {"format": FORMAT, "tokenizer": tokenizer, "dtype": encoder.dtype, **settings.split}

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,9 @@ class Executor(LocalPipelineExecutor):
         self._lock_file.parent.mkdir(parents=True, exist_ok=True)
         _wait_for_workers_of_a_killed_run(self._lock_file)
         todo = self.get_incomplete_ranks()
-        context = _context()
+        # forkserver: its workers start with datatrove imported, and with none of this process's threads or locks
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["inheritune_lit.prepare.shards"])
         counters = context.Array("q", 2)
         with _lifeline(context) as (line, cut):
             pool = ProcessPoolExecutor(
@@ -90,19 +91,6 @@ class Executor(LocalPipelineExecutor):
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
-
-
-def start_workers_imports() -> None:
-    """Has what the workers import be imported now, beside what this process does until it needs them."""
-    _context()
-    forkserver.ensure_running()
-
-
-def _context() -> Any:
-    """Workers start with datatrove imported, and with none of this process's threads or locks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["inheritune_lit.prepare.shards"])
-    return context
 
 
 @contextmanager
