@@ -82,12 +82,9 @@ class Launch:
 
     def run_litgpt(self, checkpoint: resume.Checkpoint | None, lock: int) -> None:
         """Runs `litgpt pretrain` from the frozen recipe, to its end."""
-        arguments, variables = self._resumed(checkpoint), dict[str, str]()
-        if self.options.save_on_signal:
-            variables[patched_litgpt.SAVE_ON_SIGNAL] = "1"
-        module = "inheritune_lit.pretrain.patched_litgpt" if variables else "litgpt"
+        module = "inheritune_lit.pretrain.patched_litgpt" if self.options.save_on_signal else "litgpt"
         command = [*self.options.before_python, sys.executable, "-m", module, "pretrain"]
-        command += ["--config", str(self.run / RUN_RECIPE), *arguments]
+        command += ["--config", str(self.run / RUN_RECIPE), *self._resumed(checkpoint)]
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
@@ -102,7 +99,7 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**alone, **self.environment, **variables, TELL: "1"},
+                environment={**alone, **self.environment, TELL: "1"},
                 lock=lock,
                 on_progress=self._hear,
                 grace=self.options.grace,

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SAVE_ON_SIGNAL = "INHERITUNE_SAVE_ON_SIGNAL"
 SAVED = "Saved at a signal"
 
 

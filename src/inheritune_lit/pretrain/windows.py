@@ -23,16 +23,10 @@ def windows_of(recipe: Mapping[str, Any], settings: Settings, first: int, last: 
     if "data_path" not in options:
         raise InheritError("which windows they used is known for PackedTokens only.")
     manifest = Manifest(Path(str(options["data_path"])))
-    windows = (manifest.splits["train"].tokens - 1) // settings.sequence
-    taken: list[int] = []
-    order, current = None, -1
-    for position in range((first - 1) * settings.global_batch, last * settings.global_batch):
-        epoch, place = divmod(position, windows)
-        if epoch != current:
-            order, current = epoch_order(windows, int(options.get("seed", 42)), epoch), epoch
-        assert order is not None
-        taken.append(int(order[place]))
-    return taken
+    windows, seed = manifest.splits["train"].windows(settings.sequence), int(options.get("seed", 42))
+    positions = range((first - 1) * settings.global_batch, last * settings.global_batch)
+    orders = {epoch: epoch_order(windows, seed, epoch) for epoch in {position // windows for position in positions}}
+    return [int(orders[position // windows][position % windows]) for position in positions]
 
 
 def describe(recipe: Mapping[str, Any], settings: Settings, first: int, last: int) -> str:

@@ -164,7 +164,7 @@ def _budget(document: Document, manifest: Any) -> list[Finding]:
     epochs = document.get("data.init_args.epochs", 1)
     if not all(isinstance(value, int) and value > 0 for value in (tokens, sequence, epochs)):
         return []
-    windows, key = (manifest.splits["train"].tokens - 1) // sequence, "data.init_args.epochs"
+    windows, key = manifest.splits["train"].windows(sequence), "data.init_args.epochs"
     if windows < 1:
         text = f"{manifest.folder} holds too few training tokens for one window of {sequence:,}."
         return [Finding("error", "data.init_args.data_path", text, "Prepare more text.")]
