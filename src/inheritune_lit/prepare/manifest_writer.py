@@ -114,8 +114,8 @@ def print_table(manifest: Manifest) -> None:
         share = round(manifest.content["budget"] * (manifest.content["proportions"] or {}).get(domain, 1))
         if manifest.content.get("renormalize") and entry["wanted"] < 0.99 * share:
             print(
-                f"{domain} falls short of its share: {entry['wanted']:,} tokens of {share:,}. The other domains have the "
-                "rest, in proportion (renormalize)."
+                f"{domain} falls short of its share: {entry['wanted']:,} tokens of {share:,}. The other domains have "
+                "the rest, in proportion (renormalize)."
             )
         if "available" in entry:
             epochs, tokens = entry["got"] / entry["available"], entry["available"]
