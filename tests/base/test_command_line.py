@@ -1,12 +1,14 @@
 import functools
-import importlib
+import importlib.machinery
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from inheritune_lit.__main__ import COMMANDS, main
+from inheritune_lit.base.command_line import given_command
 
 
 def test_imports_are_light() -> None:
@@ -103,3 +105,13 @@ def test_subcommands() -> None:
     )
     assert "usage: inheritune recipes" in done.stdout
     assert "out_dir" in done.stdout
+
+
+def test_the_command_that_was_given_is_noted_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", ["/bin/inheritune", "surgery", "a folder", "--layers", "2"])
+    assert given_command() == "inheritune surgery 'a folder' --layers 2"
+    main.__spec__ = importlib.machinery.ModuleSpec("inheritune_lit.surgery.__main__", None)
+    monkeypatch.setattr(sys, "argv", ["/src/surgery/__main__.py", "source"])
+    assert given_command() == "python -m inheritune_lit.surgery source"

@@ -47,7 +47,8 @@ def analyze(
     For every n, the validation loss of the first n blocks with the model's own norm and head, not trained any further.
     With --keep or --map also of the first a and last b blocks. Per block the approximate rank and column mass of its
     attention ("lazy layers", arXiv 2404.08634 v2) and how far it turns and lengthens the residual stream. The loss
-    before training is a hint, not a promise: what matters is the loss after it.
+    before training is a hint, not a promise: what matters is the loss after it. Given again with the same checkpoint,
+    data and settings, the command finds its result whole and leaves it.
 
     Args:
         checkpoint: A litGPT checkpoint folder: a reference, what surgery wrote, or a trained model.

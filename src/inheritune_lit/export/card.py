@@ -61,20 +61,16 @@ def render_card(
     context: int,
     architecture: str,
     attention: str | None = None,
-    license: str | None = None,
-    base_model: str | None = None,
 ) -> str:
     """Markdown with the front matter that the Hugging Face hub reads.
 
     Args:
-        receipt: The export's, but for its files.
+        receipt: The export's, but for its files; licence and base model as they were stated, or None.
         lineage: Where the checkpoint comes from.
         name: The model's, as its heading.
         context: Tokens the model can look back on.
         architecture: transformers' name for it, as `llama`.
         attention: The implementation of attention that it needs; None is transformers' own choice.
-        license: The licence's identifier on the hub; None if it was not stated.
-        base_model: The reference's name on the hub; None if it was not stated.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
@@ -101,8 +97,8 @@ def render_card(
             context=context,
             architecture=architecture,
             attention=attention,
-            license=license,
-            base_model=base_model,
+            license=receipt["license"],
+            base_model=receipt["base_model"],
         )
     except UndefinedError as error:
         raise InheritError(f"A receipt or result that the model card needs is not whole: {error}") from error

@@ -53,7 +53,8 @@ def export(
     """Write a Hugging Face folder of a checkpoint: safetensors, config, tokenizer, model card, receipt.
 
     The folder is opened again by transformers in a new process, and appears only if no tensor is missing or left over
-    and its logits equal litGPT's. `inheritune verify` checks it again later.
+    and its logits equal litGPT's. `inheritune verify` checks it again later. Given again with the
+    same checkpoint and settings, the command finds its result whole and leaves it.
 
     Args:
         checkpoint: A litGPT checkpoint folder (surgery's; final or step-* of a run), or the folder of a finished run.
@@ -165,8 +166,6 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             context=plan.config.block_size,
             architecture=hf_config.model_type,
             attention=attention_of(hf_config),
-            license=plan.license,
-            base_model=plan.base_model,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
         return write_receipt(folder, "export", content, without=[CARD], packages=PACKAGES)

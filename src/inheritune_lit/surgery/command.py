@@ -38,6 +38,7 @@ def surgery(
 
     The result is a litGPT checkpoint folder that every litGPT command accepts, with a Hugging Face config.json that
     tells its true depth and a receipt, inheritance.json. `inheritune verify` checks a folder against its receipt.
+    Given again with the same source and settings, the command finds its result whole and leaves it.
 
     Args:
         source_dir: The source, such as the paper's reference model: a litGPT checkpoint folder, downloaded, converted,
