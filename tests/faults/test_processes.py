@@ -107,7 +107,7 @@ def test_second_launch_and_a_loaders_worker_that_dies(
         said = process.stderr.read()
     assert process.returncode == 1
     assert "DataLoader worker" in said
-    assert "The same command goes on after step-" in said
+    assert "The same command resumes after step-" in said
     saved = sorted(run.glob("step-*/lit_model.pth"))
     with fault(*saved[:-1]):
         assert ended([*command, run]).returncode == 0

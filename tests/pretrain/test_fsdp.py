@@ -140,7 +140,7 @@ def test_either_rank_is_killed_and_the_run_is_as_any_other(
     """kill -9 of rank 1 in a step, of rank 0 while it saves; then what follows a training takes the run as it is."""
     (path, alone, undisturbed), run = llama_runs, tmp_path / "run"
     recipe = yaml.safe_load(path.read_text()) | {"devices": 2}
-    with pytest.raises(InheritError, match="goes on after step-00000004"):
+    with pytest.raises(InheritError, match="resumes after step-00000004"):
         train(recipe, run, environment=ON_CPU | {"KILLED": "1 6"})
     with pytest.raises(InheritError, match="killed by SIGKILL"):
         train(recipe, run, environment=ON_CPU | {"KILLED": "0 saving"})

@@ -155,7 +155,7 @@ def test_a_torn_checkpoint_is_set_aside(
     receipt = train(recipe, run)
     printed = capsys.readouterr().out
     assert f"{run}/step-00000016 is not usable, and is {run}/.torn-step-00000016 now" in printed
-    assert "Going on after step 8 of 24" in printed
+    assert "Resuming after step 8 of 24" in printed
     assert (run / ".torn-step-00000016/lit_model.pth").stat().st_size > 0, "set aside, not deleted"
     assert same_weights(whole / "model", run / "model")
     assert not same_weights(whole / "step-00000016", run / "model"), "another step is another model"
@@ -275,7 +275,9 @@ def test_a_jump_of_the_loss_stops_the_run(recipe: dict[str, Any], tmp_path: Path
     ):
         train(recipe, tmp_path / "run", options=stand_in("Out of luck"))
     killed = Options(launcher="bash -c 'kill -9 $$' litgpt")
-    with pytest.raises(InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command begins anew"):
+    with pytest.raises(
+        InheritError, match=r"killed by SIGKILL\. Was the memory full.*The same command starts from scratch"
+    ):
         train(recipe, tmp_path / "run", options=killed)
     with pytest.raises(InheritError, match="failed with exit code 1"):  # another recipe, as it begins anew
         train(recipe | {"seed": 1}, tmp_path / "run", options=stand_in("Out of luck", restart=True))
@@ -359,10 +361,10 @@ def test_what_to_give_again_does_not_begin_anew(
 def test_what_to_give_again_goes_on_after_what_is_whole(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     run = interrupted(whole, tmp_path / "run", 16)
     torn = f"mkdir {run}/step-00000024; echo half > {run}/step-00000024/lit_model.pth"
-    with pytest.raises(InheritError, match="failed with exit code 1.*(?s:.*)goes on after step-00000016"):
+    with pytest.raises(InheritError, match="failed with exit code 1.*(?s:.*)resumes after step-00000016"):
         train(recipe, run, options=stand_in("Out of luck", first=torn))
     stopped = stand_in(f"{patched_litgpt.SAVED}: {run}/step-00000016/lit_model.pth", code=143)
-    with pytest.raises(InheritError, match="stopped by a signal, and has saved. The same command goes on after step-"):
+    with pytest.raises(InheritError, match="stopped by a signal, and has saved. The same command resumes after step-"):
         train(recipe, run, options=stopped)
 
 
@@ -470,7 +472,7 @@ def test_the_newest_that_verifies(
     assert newest() == 8
     assert "is not usable, and is" in capsys.readouterr().out
     damage("step-00000008", {"iter_num": 17})
-    with pytest.raises(InheritError, match=r"none that it can go on from:\n.*17 micro-iterations do not make 8"):
+    with pytest.raises(InheritError, match=r"none that it can resume from:\n.*17 micro-iterations do not make 8"):
         newest()
     assert (run / "step-00000008").is_dir(), "whole ones are not given up by themselves"
     os.truncate(run / "step-00000008" / WEIGHTS, 1000)

@@ -63,7 +63,7 @@ class Manifest:
         if not path.is_file():
             raise InheritError(
                 f"{folder} holds no token shards: there is no {path}, which `inheritune prepare` writes last. "
-                "Check data_path, or run prepare (again: an interrupted run goes on where it was)."
+                "Check data_path, or run prepare (again: an interrupted run resumes)."
             )
         self.content = read_json(path, "manifest")
         if (found := self.content.get("format")) != FORMAT:

@@ -42,7 +42,7 @@ def run_on_slurm(executor: SlurmPipelineExecutor, work: Path) -> None:
     write_json(work / JOB, {"id": executor.job_id})
     raise Submitted(
         f"Submitted Slurm job {executor.job_id}: {len(todo)} of {executor.tasks} tasks, logs in {work / 'logs'}. "
-        "When it has ended, run the same command again to go on."
+        "When it has ended, run the same command again to resume."
     )
 
 

@@ -84,7 +84,7 @@ class Executor(LocalPipelineExecutor):
             except BrokenProcessPool as error:
                 raise InheritError(
                     "A worker process died without a message: it was killed, perhaps for want of memory. Finished "
-                    "tasks are kept: run the same command again to go on, with fewer --workers if memory was short."
+                    "tasks are kept: run the same command again to resume, with fewer --workers if memory was short."
                 ) from error
             except BaseException:
                 cut()  # an error or Ctrl-C: don't let the other tasks run on for hours

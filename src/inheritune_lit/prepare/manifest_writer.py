@@ -111,7 +111,7 @@ def print_table(manifest: Manifest) -> None:
             rows.append((*row, wanted) if sampled else row)
     print("\n".join(aligned(rows, left=2)))
     for domain, entry in sampled.items():
-        share = round(manifest.content["budget"] * (manifest.content["proportions"] or {}).get(domain, 1))
+        share = round(manifest.content["budget"] * (manifest.content.get("proportions") or {}).get(domain, 1))
         if manifest.content.get("renormalize") and entry["wanted"] < 0.99 * share:
             print(
                 f"{domain} falls short of its share: {entry['wanted']:,} tokens of {share:,}. The other domains have "

@@ -150,7 +150,7 @@ def _check_one_a_line(line: bytes, number: int) -> None:
     start = line.removeprefix(MARK).strip()
     if start[:1] in (b"[", b"{") and start[-1:] in (b"[", b"{", b","):
         raise InheritError(
-            f"line {number}: expected one JSON object a line, got one value over several lines. Write it anew: "
+            f"line {number}: expected one JSON object a line, got one value over several lines. Rewrite it: "
             "jq -c '.[]' FILE if it is an array, jq -c . FILE if it is objects."
         )
 

@@ -30,7 +30,7 @@ NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one dev
 
 
 def _without_restart(arguments: list[str]) -> list[str]:
-    """What to give again to go on: with --restart in it, the command would set aside what it has just trained."""
+    """What to give again to resume: with --restart in it, the command would set aside what it has just trained."""
     return [
         word
         for before, word in pairwise(["", *arguments])
@@ -72,7 +72,7 @@ class Launch:
         self._here = environment(recipe_file)
         for launch in first["launches"][-1:]:
             if lines := differences(launch.get("versions", self._here["versions"]), self._here["versions"]):
-                print(f"Going on with other software than the launch before: {'; '.join(lines)}.", flush=True)
+                print(f"Resuming with other software than the launch before: {'; '.join(lines)}.", flush=True)
         self.record = {**first, "recipe": self.recipe, **now, **self._here}
         freeze(self.run, self.recipe, self.record)
 
@@ -121,11 +121,11 @@ class Launch:
         path, now = checkpoint.path, self.settings.accumulation
         if checkpoint.accumulation != now:
             print(
-                f"Going on with {now} micro-batches a step instead of {checkpoint.accumulation}: the counters of a "
+                f"Resuming with {now} micro-batches a step instead of {checkpoint.accumulation}: the counters of a "
                 f"copy of {path.parent.name} are converted; batches stay what they would have been."
             )
             path = resume.convert(checkpoint, now, self.run)
-        print(f"Going on after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)
+        print(f"Resuming after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)
         return ["--resume", str(path), "--initial_checkpoint_dir", "null"]
 
     def _hear(self, progress: Progress) -> None:
@@ -168,14 +168,14 @@ class Launch:
         program = ["python", "-m", "inheritune_lit"] if name == "__main__.py" else [name]
         command = shlex.join([*program, *_without_restart(sys.argv[1:])])
         newest = next((folder.name for folder in resume.saved(self.run) if resume.ends(folder / WEIGHTS)), None)
-        where = f"goes on after {newest}" if newest else "begins anew, as no checkpoint was saved yet"
+        where = f"resumes after {newest}" if newest else "starts from scratch, as no checkpoint was saved yet"
         return f"The same command {where}: {command}"
 
     def _diverged(self, error: Diverged) -> InheritError:
         return InheritError(
             f"{error} The run was stopped. {describe(self.recipe, self.settings, error.first, error.last)}\n"
-            "If it is the data, mend them and begin anew; if it is the learning rate, lower it in a new run that "
-            f"starts from a checkpoint's weights. {self._goes_on()}"
+            "If the data are at fault, mend them and start from scratch; if the learning rate is, lower it in a new "
+            f"run that starts from a checkpoint's weights. {self._goes_on()}"
         )
 
     def _failed(self, code: int) -> InheritError:

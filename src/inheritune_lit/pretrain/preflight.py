@@ -58,7 +58,7 @@ def _bytes(document: Document, verify: str) -> list[Finding]:
     findings = []
     initial, data = document.get("initial_checkpoint_dir"), document.get("data.init_args.data_path")
     if initial and (folder := checkpoint_folder(initial)).is_dir():
-        key, fix = "initial_checkpoint_dir", "Write the folder anew, or copy it again."
+        key, fix = "initial_checkpoint_dir", "Write the folder again, or copy it again."
         findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
         if verify == "full" and (folder / RECEIPT).is_file():
             findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
@@ -149,7 +149,7 @@ def _headers(document: Document) -> list[Finding]:
         return []
     return _tried(
         "initial_checkpoint_dir",
-        "Write it anew with `inheritune surgery`.",
+        "Write it again with `inheritune surgery`.",
         lambda: check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder),
     )
 

@@ -113,7 +113,7 @@ def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
         raise InheritError.listing(
             f"{run} is the run of another recipe, start or data",
             lines,
-            "Choose another out_dir for this one, or pass --restart to begin the run anew.",
+            "Choose another out_dir for this one, or pass --restart to start from scratch.",
         )
 
 
@@ -128,7 +128,7 @@ def check_tied(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
         raise InheritError(
             f"{run} has train.tie_embeddings and trained on {counts[-1]} device{'s' * (counts[-1] > 1)}, this would go "
             f"on with {devices}: on more than one FSDP unties the embeddings, which makes another model of it. Go on "
-            f"with {'one device' if counts[-1] == 1 else 'more than one'}, or begin anew with --restart."
+            f"with {'one device' if counts[-1] == 1 else 'more than one'}, or start from scratch with --restart."
         )
 
 
@@ -187,8 +187,8 @@ def read_record(run: Path) -> dict[str, Any] | None:
     )
     if not whole or "fingerprint" not in record["start"] or "manifest_sha256" not in record["data"]:
         raise InheritError(
-            f"{path} is damaged: expected the recipe, start, data and launches of a run. Restore it, or begin the run "
-            "anew with --restart."
+            f"{path} is damaged: expected the recipe, start, data and launches of a run. Restore it, or start "
+            "from scratch with --restart."
         )
     return record
 

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run to go on from: the newest that is whole, with its counters converted where they must be."""
+"""Which checkpoint of a run to resume from: the newest that is whole, its counters converted where they must be."""
 
 import shutil
 import zipfile
@@ -40,7 +40,7 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
 
     Raises:
         Unreadable: one can't be read now; all are left as they are.
-        InheritError: there are whole checkpoints, and none that this run can go on from.
+        InheritError: there are whole checkpoints, and none that this run can resume from.
     """
     final = run / FINAL
     refused: list[tuple[Path, InheritError]] = []
@@ -53,12 +53,12 @@ def newest(run: Path, config: "Config", train: Mapping[str, Any], steps: int) ->
             raise
         except InheritError as error:
             refused.append((folder, error))
-    # a run that begins anew by itself may have lost days: only if there is nothing else to do
+    # a run that starts from scratch by itself may have lost days: only if there is nothing else to do
     if found is None and (whole := [str(reason) for folder, reason in refused if ends(folder / WEIGHTS)]):
         raise InheritError.listing(
-            f"{run} has checkpoints, and none that it can go on from",
+            f"{run} has checkpoints, and none that it can resume from",
             whole,
-            "They are left as they are. Mend what it says, or begin anew with --restart.",
+            "They are left as they are. Mend what it says, or start from scratch with --restart.",
         )
     for folder, reason in refused:
         print(f"{folder} is not usable, and is {_set_aside(folder)} now: {reason}")
@@ -187,6 +187,6 @@ def convert(checkpoint: Checkpoint, accumulation: int, run: Path) -> Path:
         size = checkpoint.path.stat().st_size
         raise InheritError(
             f"Can't write {target}, a copy of {checkpoint.path} with other counters ({error}). It takes {gib(size)} "
-            "until the next checkpoint: free as much, or go on with the micro-batch and the GPUs of before."
+            "until the next checkpoint: free as much, or resume with the micro-batch and the GPUs of before."
         ) from error
     return target

@@ -152,5 +152,5 @@ class Watch:
         self._reported = True
         return (
             f"No step for {quiet:.0f} s since step {self.step}; they took {usual:.2f} s. A data worker or another "
-            "rank may hang, or a file system: `py-spy dump --pid` shows where. The run is left to go on."
+            "rank may hang, or a file system: `py-spy dump --pid` shows where. The run is left alone."
         )
