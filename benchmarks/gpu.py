@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--sections speed resume …] [--folder DIR]
 
 For one card of an H100's kind with 64 GB of disk. Every section is a process with a budget of seconds; what it has
-measured by then is kept, and the same command goes on with what is missing (remove --folder to begin anew). Weights and
+measured by then is kept, and the same command goes on with what is missing (remove --folder to start over). Weights and
 text are synthetic: the weights are cut by our own surgery. --tiny runs all of it on a CPU, small, in one process.
 """
 

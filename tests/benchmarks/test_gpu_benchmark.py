@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py in its tiny form on a CPU: it runs, goes on where it was, and its tables' numbers hang together."""
+"""benchmarks/gpu.py in its tiny form on a CPU: it runs, resumes, and the numbers of its tables agree."""
 
 import json
 import statistics

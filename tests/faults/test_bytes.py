@@ -148,7 +148,7 @@ RECORDS = ("launch.json", "run.json")
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_runs_record_cut_or_without_a_key(recipe: dict[str, Any], tmp_path: Path, fault: Fault, name: str) -> None:
-    """Nothing is trained, nothing is begun anew, and the checkpoints stay."""
+    """Nothing is trained, nothing is started over, and the checkpoints stay."""
     from inheritune_lit.pretrain.record import parents
 
     run = tmp_path / "run"

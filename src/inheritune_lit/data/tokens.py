@@ -118,7 +118,7 @@ class PackedTokens(DataModule):
     """Token shards that `inheritune prepare` wrote, for `litgpt pretrain`.
 
     The batches of every optimizer step depend on the shards, the seed, max_seq_length and global_batch_size alone: not
-    on the number of ranks, of workers or the micro-batch. A resumed run goes on with the next sample.
+    on the number of ranks, of workers or the micro-batch. A resumed run continues with the next sample.
     """
 
     data_path: Path

@@ -19,7 +19,7 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
     """Grow a small GPT-2 from half of its reference's blocks, with random starts beside it, all trained here.
 
     The text is Shakespeare's, with Hamlet held out, the tokenizer a small BPE made from it. Given again, the command
-    goes on where it was stopped. Run it where the recipes are, in the repository's root.
+    resumes where it stopped. Run it where the recipes are, in the repository's root.
 
     Args:
         out_dir: The folder for all it writes: text, tokenizer and tokens, which all seeds share, and seed42 and so on.

@@ -84,7 +84,7 @@ class Paths:
 
 
 def prepare(paths: Paths) -> bool:
-    """`inheritune prepare`, which goes on where it was; returns whether its result was there, whole."""
+    """`inheritune prepare`, which resumes where it stopped; returns whether its result was there, whole."""
     there = (paths.tokens / MANIFEST).is_file()
     folders = [paths.text, "--out_dir", paths.tokens, "--tokenizer_dir", paths.reference]
     # the folders come after the recipe: what comes later wins

@@ -45,7 +45,7 @@ def evaluate(
 ) -> None:
     """Scores on lm-eval's tasks, or the loss on held-out tokens.
 
-    An evaluation that was interrupted goes on with its next task when the command is given again.
+    An evaluation that was interrupted resumes with its next task when the command is given again.
 
     Args:
         checkpoint: A run, a litGPT checkpoint folder, a Hugging Face folder, or a model's name on the hub.
@@ -63,7 +63,7 @@ def evaluate(
         dtype: What to compute in, as transformers names it; auto is the checkpoint's, or float32 on a CPU
             that is slower with that.
         trust_remote_code: Let data sets be loaded by scripts of their repositories, which run with your rights.
-        overwrite: Begin anew, whatever results there are.
+        overwrite: Start over, whatever results there are.
     """
     device = usable_device(device)
     subject = find(checkpoint)

@@ -28,7 +28,7 @@ class Results:
     Args:
         path: The JSON file.
         header: Everything but the tasks.
-        overwrite: Begin anew, whatever the file holds.
+        overwrite: Start over, whatever the file holds.
 
     Raises:
         InheritError: the file holds results of another model, or made with other settings or versions.
@@ -43,7 +43,7 @@ class Results:
         if lines := differences(_key(before), _key(self.content)):
             raise InheritError(
                 "\n  ".join([f"{path} holds results that can't be put together with new ones:", *lines])
-                + "\nPass --overwrite to begin anew, or another --out_dir."
+                + "\nPass --overwrite to start over, or another --out_dir."
             )
         self.content = {**before, "command": header["command"]}
 
@@ -68,7 +68,7 @@ class Results:
         if lines:
             raise InheritError(
                 "\n  ".join([f"{self.path} holds results of another suite or on other questions:", *lines])
-                + "\nPass --overwrite to begin anew, or another --out_dir."
+                + "\nPass --overwrite to start over, or another --out_dir."
             )
         return [task for task in suite.tasks if task.name not in done]
 

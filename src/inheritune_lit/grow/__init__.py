@@ -31,7 +31,7 @@ def grow(
     """Train a reference, inherit its first n blocks, train them, and let n grow until the validation loss is at par.
 
     Every stage is a `litgpt pretrain` of RECIPE with another model, in OUT_DIR/reference, OUT_DIR/n18 and so on.
-    OUT_DIR/growth.json says what is done and why n grew. The same command goes on where it was stopped. Losses are
+    OUT_DIR/growth.json says what is done and why n grew. The same command resumes where it stopped. Losses are
     compared on all windows of the held-out data.
 
     Args:

@@ -1,4 +1,4 @@
-"""growth.json, the ledger: what is done, what it was made from, and why n grew. Written anew after every stage."""
+"""growth.json, the ledger: what is done, what it was made from, and why n grew. Rewritten after every stage."""
 
 import hashlib
 import json

@@ -45,7 +45,7 @@ def _initial(document: Document) -> list[Finding]:
     try:
         there = load_config(folder)
     except InheritError as error:
-        return [*findings, Finding("error", key, str(error), "Write the folder anew.")]
+        return [*findings, Finding("error", key, str(error), "Write the folder again.")]
     stated = document.get("model_config")
     if isinstance(stated, dict):
         findings += _model_differs(stated, there, folder)
@@ -54,7 +54,7 @@ def _initial(document: Document) -> list[Finding]:
 
 def _receipt(folder: Path) -> list[Finding]:
     """Sizes only: `inheritune verify` hashes."""
-    key, fix = "initial_checkpoint_dir", f"`inheritune verify {folder}` says more; write it anew."
+    key, fix = "initial_checkpoint_dir", f"`inheritune verify {folder}` says more; write it again."
     if not (folder / RECEIPT).is_file():
         text = f"{folder} has no receipt, so that nothing says which blocks it holds."
         return [Finding("note", key, text, "`inheritune surgery` writes one.")]
@@ -110,7 +110,7 @@ def _tokenizer(document: Document) -> list[Finding]:
         stated = read_json(folder / HF_CONFIG, HF_CONFIG)
         refuse_code(folder)  # it goes into RUN/model, which could not be exported
     except InheritError as error:
-        return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
+        return [Finding("error", key, str(error), "Write the folder again, or copy it again.")]
     tied = [] if states_gpt2(document) else _tied(folder, stated, bool(document.get("train.tie_embeddings")))
     return _depth(folder, stated, blocks) + tied
 

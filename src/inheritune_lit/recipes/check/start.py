@@ -16,14 +16,14 @@ def no_start(key: str, folder: Path) -> list[Finding]:
         here = next(
             (place for place in (folder / "model", *sorted(folder.iterdir())) if (place / WEIGHTS).is_file()), None
         )
-        fix = "Write it anew with `inheritune surgery`, or convert it for litGPT."
+        fix = "Write it again with `inheritune surgery`, or convert it for litGPT."
         return [Finding("error", key, f"{folder} holds no {WEIGHTS}.", f"Write {here}." if here else fix)]
     try:
         if not _is_wrapped(folder / WEIGHTS):
             return []
         Weights(folder / WEIGHTS)  # what is hostile or damaged is told as that
     except InheritError as error:
-        return [Finding("error", key, str(error), "Write the folder anew, or copy it again.")]
+        return [Finding("error", key, str(error), "Write the folder again, or copy it again.")]
     text = (
         f"{folder / WEIGHTS} holds a run's state: its model, optimizer and counters. litGPT starts from bare weights."
     )

@@ -147,7 +147,7 @@ def _resume(document: Document) -> list[Finding]:
     resume, initial = document.get("resume"), document.get("initial_checkpoint_dir")
     if resume and initial:
         text = f"It is {resume!r} beside initial_checkpoint_dir, and litGPT refuses the two together."
-        fix = "To go on with a run, write initial_checkpoint_dir: null; to begin one, resume: false."
+        fix = "To resume a run, write initial_checkpoint_dir: null; to begin one, resume: false."
         return [Finding("error", "resume", text, fix)]
     if resume == "auto":
         text = (
