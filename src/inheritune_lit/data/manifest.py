@@ -75,14 +75,17 @@ class Manifest:
             self.splits = {name: _split(entries) for name, entries in self.content["splits"].items()}
             self.splits["train"], self.splits["val"]
             known = self.dtype in TOKEN_BYTES
-            self.stored = f"<u{TOKEN_BYTES.get(self.dtype)}"
-            """NumPy's name of the tokens' type in the files"""
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InheritError(
                 f"The manifest {path} is damaged: {type(error).__name__} {error}. Prepare the data again."
             ) from error
         if not known:
             raise InheritError(f"{path}: dtype {self.dtype!r}, expected {' or '.join(TOKEN_BYTES)}. Prepare again.")
+
+    @property
+    def stored(self) -> str:
+        """NumPy's name of the tokens' type in the files."""
+        return f"<u{TOKEN_BYTES[self.dtype]}"
 
     def check_files(self, splits: tuple[str, ...] = ("train", "val")) -> None:
         """Compares every shard's size with the manifest's.
