@@ -21,6 +21,7 @@ from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export, export_checkpoint
 from inheritune_lit.prepare.command import prepare
+from inheritune_lit.runs.lineage import read_lineage
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -482,6 +483,11 @@ def test_the_card_of_a_checkpoint_on_the_way(run: Path, step: str, tmp_path: Pat
         assert line in card, line
     front = yaml.safe_load(card.split("---\n")[1])
     assert (front["license"], front["base_model"]) == ("other", "a/1e5")
+
+
+def test_a_number_as_a_folders_name_is_no_step(cut: Path, tmp_path: Path) -> None:
+    shutil.copytree(cut, tmp_path / "2024")
+    assert read_lineage(tmp_path / "2024").steps is None
 
 
 def test_the_card_of_a_plain_litgpt_run(run: Path, tmp_path: Path, in_this_process: None) -> None:

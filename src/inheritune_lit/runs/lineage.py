@@ -100,9 +100,10 @@ def _start(recipe: Any, receipt: Any, run: Any) -> tuple[Mapping[str, Any] | Non
 
 
 def _steps(checkpoint: Path, recipe: Any, run: Any) -> int | None:
-    name = checkpoint.resolve().name.removeprefix("step-")
-    if name.isdecimal():
-        return int(name)
+    name = checkpoint.resolve().name
+    step = name.removeprefix("step-")
+    if step.isdecimal() and (step != name or run_folder(checkpoint)):  # step-00000008 or, of a run, weights/00000008
+        return int(step)
     if run is not None and run.get("steps") is not None:
         return int(run["steps"])
     return Recipe.of(recipe).steps if recipe else None
