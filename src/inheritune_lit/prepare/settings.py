@@ -20,9 +20,9 @@ class PrepareSettings:
     """Turn text into token shards for inheritune_lit.data.PackedTokens.
 
     Documents are .txt files, lines of .jsonl, .json and .ndjson files ({"text": ...}), all also .gz, .zst, .bz2, .xz or
-    .lz4, and rows of .parquet and .arrow files. What is left out is named. The result,
-    OUT_DIR/DOMAIN/{train,val}/*.ds and manifest.json, is the same to the byte on every
-    machine. If the run is interrupted, repeat the command: it resumes.
+    .lz4, and rows of .parquet and .arrow files. What is left out is named. The result, OUT_DIR/DOMAIN/{train,val}/*.ds
+    and manifest.json, is the same to the byte on every machine. If the run is interrupted, repeat the command: it
+    resumes.
 
     Args:
         input_dir: The folder of documents, or the URL of one, such as hf://datasets/OWNER/NAME. The hub's is read at

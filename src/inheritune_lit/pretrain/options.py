@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Request(Options):
-    """Run a `litgpt pretrain` recipe: checked before it starts, resumed where it was, watched to its end.
+    """Run a `litgpt pretrain` recipe: checked before it starts, resumed where it stopped, watched to its end.
 
     If the run dies, repeat the command: it resumes from the newest intact checkpoint. `litgpt pretrain --config RECIPE`
     trains the same model; this does around it what litGPT does not.
