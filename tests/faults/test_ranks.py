@@ -1,4 +1,4 @@
-"""Two ranks under FSDP, on the CPU as in tests/fsdp: stopped by a scheduler, gone on with elsewhere."""
+"""Two ranks under FSDP, on the CPU as in tests/helpers/fsdp: stopped by a scheduler, gone on with elsewhere."""
 
 from pathlib import Path
 
