@@ -76,8 +76,6 @@ def inputs(job: Job) -> None:
     """A synthetic reference with a tokenizer, and token shards: made once, not timed."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from inheritune_lit.prepare.command import prepare
-
     if not (job.reference / "lit_model.pth").is_file():
         surgery_benchmark.make_source(job.reference)
         if job.tiny:
@@ -89,6 +87,8 @@ def inputs(job: Job) -> None:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
         (job.reference / "tokenizer_config.json").write_text(json.dumps(settings))
     if not (job.tokens / "manifest.json").is_file():
+        from inheritune_lit.prepare.command import prepare
+
         text, draw = job.folder / "text", random.Random(0)
         text.mkdir(exist_ok=True)
         for i in range(8):
@@ -241,11 +241,11 @@ def resume(job: Job) -> None:
 
 
 def analyze(job: Job) -> None:
-    """`inheritune analyze --keep` of the whole reference, on the card."""
-    if "keep" not in job.rows("analyze"):
-        arguments = (job.reference, "--data", job.tokens, "--keep", job.layers, "--windows", 2 if job.tiny else 32)
+    """`inheritune analyze` of the whole reference, on the card."""
+    if "whole" not in job.rows("analyze"):
+        arguments = (job.reference, "--data", job.tokens, "--windows", 2 if job.tiny else 32)
         out = job.folder / "analysis"
-        job.keep("analyze", "keep", {"seconds": command("inheritune_lit", "analyze", *arguments, "--out_dir", out)})
+        job.keep("analyze", "whole", {"seconds": command("inheritune_lit", "analyze", *arguments, "--out_dir", out)})
 
 
 EXPANDABLE, AUTOTUNE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, {"TORCHINDUCTOR_MAX_AUTOTUNE": "1"}

@@ -88,7 +88,7 @@ SECTIONS = {
     "surgery": ("Surgery", of_surgery),
     "analyze": (
         "Analyze",
-        lambda rows: f"`inheritune analyze --keep`: {rows['keep']['seconds']:.1f} s, imports included.",
+        lambda rows: f"`inheritune analyze`: {rows['whole']['seconds']:.1f} s, imports included.",
     ),
     "profile": ("Where a step's time goes", of_profile),
 }
