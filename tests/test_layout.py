@@ -19,7 +19,7 @@ FLOORS = (
     ("export",),
     ("verify", "evaluate"),
     ("pretrain", "analyze", "report"),
-    ("demo", "grow"),
+    ("choose", "demo", "grow"),
 )
 
 

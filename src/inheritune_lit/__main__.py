@@ -22,6 +22,7 @@ COMMANDS = {
         "inheritune_lit.analyze:analyze",
         "which blocks a model can spare: losses without them, lazy attention",
     ),
+    "choose": ("inheritune_lit.choose:choose", "which blocks to keep: a few choices, each trained for a short while"),
     "prepare": ("inheritune_lit.prepare.command:prepare", "turn a folder of text into token shards"),
     "data": ("inheritune_lit.data.inspect:COMMANDS", "inspect token shards: what is in them, and in what order"),
     "recipes": ("inheritune_lit.recipes:COMMANDS", "list, copy and validate recipes"),

@@ -169,19 +169,15 @@ def test_the_largest_over_heads_averaged_over_sequences() -> None:
 
 def test_command(llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--windows", "6", "--max_seq_length", "16", "--device", "cpu"]
-    main(["analyze", str(llama), "--data", str(data), "--keep", "3", *settings, "--out_dir", str(tmp_path / "out")])
+    main(["analyze", str(llama), "--data", str(data), *settings, "--out_dir", str(tmp_path / "out")])
     analysis = json.loads((tmp_path / "out/analysis.json").read_text())
     assert [row["n"] for row in analysis["depths"]] == [1, 2, 3, 4, 5, 6]
-    assert [(row["first"], row["last"]) for row in analysis["pairs"]] == [(3, 0), (2, 1), (1, 2), (0, 3)]
-    assert analysis["keep"]["loss"] == min(row["loss"] for row in analysis["pairs"])
-    assert analysis["keep"]["first_n_loss"] == analysis["depths"][2]["loss"]
     model = GPT(load_model(llama).config)
     assert analysis["depths"][-1]["parameters"] == sum(p.numel() for p in model.parameters())
     assert analysis["depths"][-1]["bytes"] == 4 * analysis["depths"][-1]["parameters"]
     for picture in ("analysis.png", "analysis.svg"):
         assert (tmp_path / "out" / picture).stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert f"--layers {analysis['keep']['layers']} has the lowest loss" in printed
     rows = printed.splitlines()[:8]
     assert rows[0].split() == [
         *("first", "n", "parameters", "MB", "loss", "±"),
@@ -190,12 +186,6 @@ def test_command(llama: Path, data: Path, tmp_path: Path, capsys: pytest.Capture
     assert rows[7].split()[3] == f"{analysis['depths'][5]['bytes'] / 1e6:.0f}"
     assert rows[7].split()[-1] == f"{analysis['blocks'][5]['norm']:.1f}"
     assert max(map(len, rows)) <= 100
-
-    main(["analyze", str(llama), "--data", str(data), "--map", *settings, "--out_dir", str(tmp_path / "map")])
-    whole = json.loads((tmp_path / "map/analysis.json").read_text())
-    assert whole["keep"] is None
-    assert len(whole["pairs"]) == sum(n + 1 for n in range(1, 6))
-    assert [row for row in whole["pairs"] if row["first"] + row["last"] == 3] == analysis["pairs"]
 
 
 def test_beside_a_runs_model_not_in_it(llama: Path, data: Path, tmp_path: Path) -> None:
@@ -210,7 +200,6 @@ def test_beside_a_runs_model_not_in_it(llama: Path, data: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
-        ("keep", 7, "--keep 7: expected 1 to 6, the blocks that .* has"),
         ("windows", 1, "--windows 1: expected at least 2"),
         ("max_seq_length", 64, "--max_seq_length 64: .* has positions for 32 tokens"),
     ],

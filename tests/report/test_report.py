@@ -360,8 +360,7 @@ def add_analysis(run: Path) -> None:
     (run / "analysis").mkdir()
     (run / "analysis/analysis.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><circle r="4"/></svg>')
     blocks = [{"block": i, "rank": 8.0 - 2 * i, "mass": 10.0 - i} for i in range(4)]
-    keep = {"n": 2, "first": 1, "last": 1, "layers": "0-0,3-3", "loss": 5.25, "first_n_loss": 7.0}
-    (run / "analysis/analysis.json").write_text(json.dumps({"format": 1, "blocks": blocks, "keep": keep}))
+    (run / "analysis/analysis.json").write_text(json.dumps({"format": 1, "blocks": blocks}))
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +411,7 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
     markdown = (folder / "report.md").read_text()
     assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "suite-0.png", "analysis_0_analysis.svg"))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert "| inherited | 4 | 5.0 | 3.0 | 8.5 | 7.5 | 0-0,3-3 5.250 nats | " in rows
+    assert "| inherited | 4 | 5.0 | 3.0 | 8.5 | 7.5 | " in rows
     assert any(line.startswith("| inherited (inherited from open\\_llama\\_3b) | **50.96**") for line in rows)
 
 

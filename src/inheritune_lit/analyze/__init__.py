@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,6 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
-from inheritune_lit.checkpoint.layers import layers_argument
 from inheritune_lit.checkpoint.receipt import inputs_of, is_done, write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
     import torch
     from litgpt.model import GPT
 
-    from inheritune_lit.analyze.measures import Blocks
     from inheritune_lit.evaluate import ValidationLoss
 
-FORMAT = 3  # of analysis.json; 1 counted the columns m* otherwise, 2 had the loss of a rescaled norm
+FORMAT = 4  # of analysis.json; 1 counted the columns m* otherwise, 2 had the loss of a rescaled norm, 3 the best ends
 ATTENTION_SEQUENCES = 8  # eigenvalues of every head's matrix take most of the time
 
 
@@ -34,8 +31,6 @@ def analyze(
     *,
     data: Path,
     out_dir: Path | None = None,
-    keep: int | None = None,
-    map: bool = False,
     windows: int = 32,
     max_seq_length: int | None = None,
     heads: bool = False,
@@ -45,17 +40,14 @@ def analyze(
     """What a model loses without some of its blocks, and how much each block does: a help for choosing --layers.
 
     For every n, the validation loss of the first n blocks with the model's own norm and head, not trained any further.
-    With --keep or --map also of the first a and last b blocks. Per block the approximate rank and column mass of its
-    attention ("lazy layers", arXiv 2404.08634 v2) and how far it turns and lengthens the residual stream. The loss
-    before training is a hint, not a promise: what matters is the loss after it. Given again with the same checkpoint,
-    data and settings, the command finds its result whole and leaves it.
+    Per block the approximate rank and column mass of its attention ("lazy layers", arXiv 2404.08634 v2) and how far it
+    turns and lengthens the residual stream. Which blocks to keep, `inheritune choose` finds out. Given again with the
+    same checkpoint, data and settings, the command finds its result whole and leaves it.
 
     Args:
         checkpoint: A litGPT checkpoint folder: a reference, what surgery wrote, or a trained model.
         data: Token shards of `inheritune prepare`; their validation split is used.
         out_dir: The folder for analysis.json, analysis.png and analysis.svg; CHECKPOINT/analysis if not given.
-        keep: Compare all ways to keep this many blocks as first a and last b, and name the best one's --layers.
-        map: The same for every number of blocks. About k³/6 block passes a batch for a model of k blocks.
         windows: Validation windows to measure on, evenly spread over the split.
         max_seq_length: Tokens a window has; the model's own context, at most 512, if not given.
         heads: Attention rank and mass of every head in analysis.json, too.
@@ -67,7 +59,7 @@ def analyze(
 
     out_dir = Path(out_dir) if out_dir else results_dir(Path(checkpoint), "analysis")
     checkpoint, data = find_checkpoint(Path(checkpoint)), Path(data)
-    settings = Settings(data, keep, map, windows, max_seq_length, heads)
+    settings = Settings(data, windows, max_seq_length, heads)
     inputs = inputs_of(checkpoint, Weights(checkpoint / WEIGHTS).fingerprint())
     inputs["manifest"] = sha256_file(data / MANIFEST) if (data / MANIFEST).is_file() else None
     made = {"analysis_format": FORMAT, **asdict(settings), "data": None, "inputs": inputs}
@@ -88,8 +80,6 @@ class Settings:
     """What to measure, on what."""
 
     data: Path
-    keep: int | None = None
-    map: bool = False
     windows: int = 32
     max_seq_length: int | None = None
     heads: bool = False
@@ -112,19 +102,17 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     device = usable_device(None if device == "auto" else device)
     model = load_model(checkpoint)
     config, n_layer = model.config, model.config.n_layer
-    _check(settings, n_layer, checkpoint)
-    batches, length = validation_windows(settings, model)
+    if settings.windows < 2:
+        raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
+    batches, length = validation_windows(settings.data, settings.windows, settings.max_seq_length, model)
     sizes = _sizes(model)
     model = in_fast_type(model.to(device), device)
 
     depths = [tuple(range(n)) for n in range(1, n_layer + 1)]
-    kept = range(1, n_layer) if settings.map else [settings.keep] if settings.keep else []
-    pairs = measures.first_and_last(n_layer, kept)
-    choices = dict.fromkeys([*depths, *pairs])
     windows = torch.cat(batches)
     sequences = windows[_spread(ATTENTION_SEQUENCES, len(windows)), None]
-    with _progress(measures.block_passes(n_layer, choices) * len(batches) + n_layer * len(sequences)) as bar:
-        losses = measures.choice_losses(model, batches, choices, bar.update)
+    with _progress(measures.block_passes(n_layer, depths) * len(batches) + n_layer * len(sequences)) as bar:
+        losses = measures.choice_losses(model, batches, depths, bar.update)
         blocks = measures.block_statistics(model, sequences, bar.update)
     return {
         "format": FORMAT,
@@ -139,17 +127,9 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         "attention_sequences": len(sequences),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "depths": [{"n": len(chosen), **_loss(losses[chosen]), **sizes[len(chosen)]} for chosen in depths],
-        **_compared(pairs, losses, settings.keep),
         "blocks": [{"block": i, **measures.summary(found, heads=settings.heads)} for i, found in enumerate(blocks)],
         "seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def _check(settings: Settings, n_layer: int, checkpoint: Path) -> None:
-    if settings.keep is not None and not 1 <= settings.keep <= n_layer:
-        raise InheritError(f"--keep {settings.keep}: expected 1 to {n_layer}, the blocks that {checkpoint} has.")
-    if settings.windows < 2:
-        raise InheritError(f"--windows {settings.windows}: expected at least 2, for a standard error.")
 
 
 def _spread(count: int, total: int) -> list[int]:
@@ -160,20 +140,6 @@ def _spread(count: int, total: int) -> list[int]:
 
 def _loss(loss: "ValidationLoss") -> dict[str, float]:
     return {"loss": loss.mean, "stderr": loss.stderr}
-
-
-def _compared(pairs: "list[Blocks]", losses: "Mapping[Blocks, ValidationLoss]", keep: int | None) -> dict[str, Any]:
-    """The first and last blocks that were compared, the best of each number of them, and of those the `keep` blocks."""
-    from inheritune_lit.analyze.measures import head_start
-
-    rows, best = [], dict[int, dict[str, Any]]()
-    for blocks in pairs:
-        n, first = len(blocks), head_start(blocks)
-        row = {"first": first, "last": n - first, "layers": layers_argument(blocks), **_loss(losses[blocks])}
-        rows.append(row)
-        if n not in best or row["loss"] < best[n]["loss"]:
-            best[n] = {"n": n, **row, "first_n_loss": losses[tuple(range(n))].mean}
-    return {"pairs": rows, "best": list(best.values()), "keep": best[keep] if keep else None}
 
 
 def _sizes(model: "GPT") -> dict[int, dict[str, int]]:
@@ -191,7 +157,9 @@ def _sizes(model: "GPT") -> dict[int, dict[str, int]]:
     return sizes
 
 
-def validation_windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Tensor], int]":
+def validation_windows(
+    data: Path, count: int, max_seq_length: int | None, model: "GPT"
+) -> "tuple[list[torch.Tensor], int]":
     """Windows (B, T + 1) spread evenly over the validation split, in batches of up to 2,048 tokens; their T.
 
     Raises:
@@ -199,27 +167,25 @@ def validation_windows(settings: Settings, model: "GPT") -> "tuple[list[torch.Te
     """
     from inheritune_lit.data.order import Windows
 
-    length = settings.max_seq_length or min(512, model.config.block_size)
+    length = max_seq_length or min(512, model.config.block_size)
     if length > model.config.block_size:
         raise InheritError(
             f"--max_seq_length {length}: {model.config.name} has positions for {model.config.block_size} tokens."
         )
-    manifest = Manifest(settings.data)
+    manifest = Manifest(data)
     manifest.check_files(("val",))
     split = Windows(manifest, "val", length)
     if len(split) < 2:
         raise InheritError(
-            f"The validation split of {settings.data} has {len(split)} windows of {length} tokens, expected at least "
-            "2, for a standard error. Pass a smaller --max_seq_length, or prepare more held-out text."
+            f"The validation split of {data} has {len(split)} windows of {length} tokens, expected at least 2, for a "
+            "standard error. Pass a smaller --max_seq_length, or prepare more held-out text."
         )
-    numbers = iter(_spread(settings.windows, len(split)))
+    numbers = iter(_spread(count, len(split)))
     batches = []
     while batch := list(islice(numbers, max(1, 2048 // length))):
         batches.append(split.__getitems__(batch))
     if batches[0].max() >= model.config.padded_vocab_size:
-        raise InheritError(
-            f"{settings.data} holds token ids that {model.config.name} does not know: another tokenizer."
-        )
+        raise InheritError(f"{data} holds token ids that {model.config.name} does not know: another tokenizer.")
     return batches, length
 
 

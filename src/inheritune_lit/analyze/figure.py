@@ -1,4 +1,4 @@
-"""The analysis as a picture: what the first n blocks lose, the map of first and last ones, what each block does."""
+"""The analysis as a picture: what the first n blocks lose, and what each block does."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,6 @@ from inheritune_lit.base.figure import BLUE, GREEN, STYLE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 CHANGE = {"change": ("norm of what it adds / of its input", VERMILION), "cosine": ("cosine of input and output", GREEN)}
 ATTENTION = {"mass": ("columns m*", BLUE), "rank": ("rank k*", VERMILION)}
@@ -25,10 +24,7 @@ def draw(analysis: dict[str, Any], out_dir: Path) -> None:
         FigureCanvasAgg(figure)
         left, middle, right = figure.subplots(1, 3, gridspec_kw={"wspace": 0.06})
         _depths(left, analysis)
-        if len(analysis["best"]) > 1:
-            _map(figure, middle, analysis)
-        else:
-            _blocks(middle, analysis, "What a block does to the residual stream", "share", CHANGE)
+        _blocks(middle, analysis, "What a block does to the residual stream", "share", CHANGE)
         columns = f"of {analysis['max_seq_length']}, for 90 %"
         _blocks(right, analysis, "Lazy attention: few ranks or columns", columns, ATTENTION)
         model = analysis["model"]
@@ -51,26 +47,10 @@ def _frame(axes: "Axes", title: str, x: str, y: str) -> None:
 
 def _depths(axes: "Axes", analysis: dict[str, Any]) -> None:
     _frame(axes, "Loss of the first n blocks, untrained", "n, blocks kept", "validation loss, nats per token")
-    curves = {"first n": (analysis["depths"], BLUE, "o"), "best first and last": (analysis["best"], VERMILION, "D")}
-    for label, (rows, colour, marker) in curves.items():
-        if rows:
-            ns, losses = [row["n"] for row in rows], [row["loss"] for row in rows]
-            axes.plot(ns, losses, color=colour, linewidth=2, marker=marker, markersize=4, label=label)
+    ns, losses = ([row[key] for row in analysis["depths"]] for key in ("n", "loss"))
+    axes.plot(ns, losses, color=BLUE, linewidth=2, marker="o", markersize=4)
     axes.grid(axis="y", color="#ECECEC", linewidth=0.8)
     axes.set_ylim(bottom=0)
-    axes.legend()
-
-
-def _map(figure: "Figure", axes: "Axes", analysis: dict[str, Any]) -> None:
-    import numpy as np
-
-    size = analysis["model"]["n_layer"] + 1
-    grid = np.full((size, size), np.nan)
-    for row in analysis["pairs"]:
-        grid[row["last"], row["first"]] = row["loss"]
-    _frame(axes, "First a and last b blocks, untrained", "a, first blocks kept", "b, last blocks kept")
-    image = axes.imshow(grid, origin="lower", cmap="cividis_r")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="validation loss, nats per token")
 
 
 def _blocks(axes: "Axes", analysis: dict[str, Any], title: str, unit: str, curves: dict[str, tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from inheritune_lit.base.text_table import columns
 
 
 def table(analysis: dict[str, Any]) -> str:
-    """A row for each block: the loss of all up to it, and what it does; then the best blocks to keep, if asked for."""
+    """A row for each block: the loss of all up to it, and what it does."""
     model = analysis["model"]
     ours = ("first n", "parameters", "MB", "loss", "±")
     heads = (*ours, "", "block", "rank k*", "mass m*", "cosine", "change", "norm")
@@ -36,9 +36,4 @@ def table(analysis: dict[str, Any]) -> str:
         "and output; change: norm of",
         "what it adds / of its input; norm: of the residual stream after it.",
     )
-    best = [
-        f"{row['n']} blocks: --layers {row['layers']} has the lowest loss of all first and last ones, "
-        f"{row['loss']:.3f} (the first {row['n']}: {row['first_n_loss']:.3f})"
-        for row in analysis["best"]
-    ]
-    return "\n".join([*columns(heads, rows, left=0), *notes, *(["", *best] if best else [])])
+    return "\n".join([*columns(heads, rows, left=0), *notes])

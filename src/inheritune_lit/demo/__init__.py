@@ -73,7 +73,7 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
             after.evaluate(paths)
         with stage("Export the trained model to Hugging Face's format") as done:
             done["reused"] = after.export(paths)  # with the answers in its model card
-        with stage("Which blocks would have been the ones to keep, and which are lazy, before and after?") as done:
+        with stage("Which blocks are lazy, before and after?") as done:
             done["reused"] = after.analyze(paths)
         with stage("Put it all on one page"):
             page = after.report(paths)

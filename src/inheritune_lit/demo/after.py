@@ -67,29 +67,27 @@ def _is_of_other_versions(results: Path) -> bool:
 
 
 def analyze(paths: Paths) -> bool:
-    """`inheritune analyze` of the reference, for the blocks to keep, and of what training made of those that were."""
+    """`inheritune analyze` of the reference, and of what training made of the blocks that were kept."""
     run = paths.run(inherited=True)
-    done = [_analyze(paths, paths.reference, paths.reference, len(paths.blocks)), _analyze(paths, run, run / MODEL)]
+    done = [_analyze(paths, paths.reference, paths.reference), _analyze(paths, run, run / MODEL)]
     return all(done)
 
 
-def _analyze(paths: Paths, subject: Path, checkpoint: Path, keep: int | None = None) -> bool:
+def _analyze(paths: Paths, subject: Path, checkpoint: Path) -> bool:
     try:
         found = read_json(subject / "analysis" / "analysis.json", "analysis")
         same = {
             "format": found["format"] == FORMAT,
             "fingerprint": found["model"]["fingerprint"] == Weights(checkpoint / WEIGHTS).fingerprint(),
             "data": found["data"]["manifest_sha256"] == sha256_file(paths.tokens / MANIFEST),
-            "keep": keep == (found["keep"]["n"] if keep else found["keep"]),
         }
         if all(same.values()):
             return True
     except (InheritError, OSError, KeyError, TypeError):
         pass
-    choices = ["--keep", keep] if keep else []
     sizes = ["--windows", WINDOWS, "--max_seq_length", LENGTH]
     overwrite = ["--overwrite"] if (subject / "analysis").exists() else []
-    _inheritune("analyze", subject, "--data", paths.tokens, *choices, *sizes, *overwrite)
+    _inheritune("analyze", subject, "--data", paths.tokens, *sizes, *overwrite)
     return False
 
 

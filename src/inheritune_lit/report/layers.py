@@ -5,11 +5,11 @@ from statistics import fmean
 from typing import Any
 
 from inheritune_lit.report.subjects import Subject
-from inheritune_lit.report.tables import NOTHING, Cell, Row, Table, heads
+from inheritune_lit.report.tables import Cell, Row, Table, heads
 
 
 def layers_table(subjects: Sequence[Subject]) -> Table | None:
-    """Attention rank and column mass, of all blocks and of the later half; the best blocks to keep, if asked for."""
+    """Attention rank and column mass, of all blocks and of the later half."""
     found = [(s, s.analysis) for s in subjects if s.analysis]
     if not found:
         return None
@@ -17,9 +17,8 @@ def layers_table(subjects: Sequence[Subject]) -> Table | None:
     notes = (
         "Ranks (k*) and columns (m*) that hold 90 % of a block's attention, the most of any head, as means over "
         "blocks: few of them in late blocks is what the paper calls lazy layers.",
-        "Best blocks: the first and last ones that lose least untrained, as --layers of inheritune surgery takes them.",
     )
-    titles = heads("model", "blocks", "ranks k*", "in the later half", "columns m*", "in the later half", "best blocks")
+    titles = heads("model", "blocks", "ranks k*", "in the later half", "columns m*", "in the later half")
     return Table(titles, rows, notes)
 
 
@@ -27,6 +26,4 @@ def _cells(analysis: Mapping[str, Any]) -> tuple[Cell, ...]:
     blocks: Sequence[Mapping[str, Any]] = analysis["blocks"]
     later = blocks[len(blocks) // 2 :]
     means = [Cell(f"{fmean(b[key] for b in part):.1f}") for key in ("rank", "mass") for part in (blocks, later)]
-    keep = analysis.get("keep")
-    best = Cell(str(keep["layers"]), f"{keep['loss']:.3f} nats") if keep else NOTHING
-    return Cell(str(len(blocks))), *means, best
+    return Cell(str(len(blocks))), *means

@@ -1,0 +1,257 @@
+"""`inheritune choose`: which blocks of a reference to keep, found by training a few choices for a short while."""
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.folders import refuse_to_replace, staging
+from inheritune_lit.checkpoint.folder import find_checkpoint, load_config
+from inheritune_lit.checkpoint.layers import slice_config
+from inheritune_lit.checkpoint.receipt import inputs_of, is_done, write_receipt
+from inheritune_lit.data.manifest import MANIFEST, Manifest
+
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
+    from inheritune_lit.choose.candidates import Candidate
+    from inheritune_lit.choose.trial import Trial
+
+FORMAT = 1  # of choice.json
+SHARE = 4  # a first round is this part of the steps
+UNTRAINED_WINDOWS = 8  # enough to order cuts before training, which is only a hint
+
+
+def choose(
+    reference: Path,
+    *,
+    data: Path,
+    out_dir: Path,
+    keep: int | None = None,
+    max_parameters: float | None = None,
+    max_memory: str | None = None,
+    context: int = 2048,
+    candidates: int = 5,
+    steps: int = 40,
+    learning_rate: float = 1e-3,
+    max_seq_length: int | None = None,
+    windows: int = 32,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Which blocks of a reference to keep: a few choices, each trained for a short while on the same batches.
+
+    All ways to keep the first a and last b blocks, and some other kinds, are compared untrained. The paper's first n
+    and the most promising others are trained for a quarter of the steps, the better half of them then again for all
+    steps. The one with the lowest held-out loss wins, if its lead is more than twice its standard error. If the command
+    is interrupted, repeat it: what was measured is not measured again.
+
+    Args:
+        reference: A litGPT checkpoint folder.
+        data: Token shards of `inheritune prepare`, of the kind that you will train on.
+        out_dir: The folder for choice.json, choice.png and surgery.yaml, a config for `inheritune surgery`.
+        keep: How many blocks to keep.
+        max_parameters: Instead of --keep: as many blocks as fit into so many parameters, such as 1.5e9.
+        max_memory: Instead of --keep: as many blocks as fit into so much memory, such as 3GB, with bfloat16 weights and
+            the key-value cache of one sequence.
+        context: Tokens in that cache.
+        candidates: How many choices to train, 3 to 6.
+        steps: Optimizer steps of the last round, 1,024 tokens a step on a CPU and 32,768 on a GPU.
+        learning_rate: Its peak, the same for all choices.
+        max_seq_length: Tokens of a window; 256 on a CPU, 1,024 on a GPU, the model's context at most.
+        windows: Held-out windows to measure on.
+        dry_run: Say what would be done and about how long it takes.
+        overwrite: Replace OUT_DIR if it exists.
+    """
+    from inheritune_lit.choose.trial import Batch, Trial
+    from inheritune_lit.surgery.parents import Parent
+
+    reference, data, out_dir = find_checkpoint(Path(reference)), Path(data), Path(out_dir)
+    _check(candidates, steps, windows, learning_rate)
+    config = load_config(reference)
+    parent = Parent.open(reference)
+    batch = Batch.here(max_seq_length, config.block_size)
+    n = _blocks_to_keep(config, keep, max_parameters, max_memory, context, tied=parent.tied)
+    Manifest(data).check_files()
+    trial = Trial(reference, data, batch, learning_rate, parent.tied)
+    print(_intention(config, n, trial, candidates, steps), flush=True)
+    if dry_run:
+        return
+    inputs = inputs_of(reference, parent.weights.fingerprint())
+    inputs["manifest"] = sha256_file(data / MANIFEST)
+    settings = {"keep": n, "candidates": candidates, "steps": steps, "learning_rate": learning_rate}
+    settings |= {"max_seq_length": batch.max_seq_length, "windows": windows, "step_tokens": batch.tokens}
+    made = {"choice_format": FORMAT, **settings, "inputs": inputs}
+    refuse_to_replace(out_dir, reference, data)
+    if not overwrite and is_done(out_dir, "choice", made):
+        return
+    with staging(out_dir, overwrite=overwrite, resume=True) as folder:
+        choice = _search(trial, n, candidates, steps, windows, folder, made)
+        _write(choice, folder, reference, out_dir)
+        write_receipt(folder, "choice", made)
+    from inheritune_lit.choose.table import table
+
+    print(f"\n{table(choice)}")
+    print(f"\nCut it: inheritune surgery --config {out_dir / 'surgery.yaml'}")
+    print(f"Figure: {out_dir / 'choice.png'}; all numbers: {out_dir / 'choice.json'}")
+
+
+def _check(candidates: int, steps: int, windows: int, learning_rate: float) -> None:
+    if not 3 <= candidates <= 6:
+        raise InheritError(f"--candidates {candidates}: expected 3 to 6.")
+    if steps < 2 * SHARE:
+        raise InheritError(f"--steps {steps}: expected at least {2 * SHARE}, as a first round is a quarter of them.")
+    if windows < 2:
+        raise InheritError(f"--windows {windows}: expected at least 2, for a standard error.")
+    if not 0 < learning_rate < 1:
+        raise InheritError(f"--learning_rate {learning_rate}: expected a number between 0 and 1, such as 1e-3.")
+
+
+def _blocks_to_keep(
+    config: "Config", keep: int | None, parameters: float | None, memory: str | None, context: int, *, tied: bool
+) -> int:
+    """The n of --keep, or the largest that meets the target.
+
+    Raises:
+        InheritError: not exactly one of them is given, or none of the reference's cuts meets it.
+    """
+    from inheritune_lit.plan.model import count_parameters
+
+    depth = config.n_layer
+    if (keep, parameters, memory).count(None) != 2:
+        raise InheritError("Say how much to keep: one of --keep 13, --max_parameters 1.5e9 and --max_memory 3GB.")
+    if keep is not None:
+        if not 2 <= keep < depth:
+            raise InheritError(f"--keep {keep}: expected 2 to {depth - 1}; the reference has {depth} blocks.")
+        return keep
+    limit, unit = (parameters, "parameters") if parameters is not None else (_bytes(str(memory)), "bytes")
+    cache = 4 * (config.n_query_groups or config.n_head) * (config.head_size or 0) * context  # keys and values, 2 bytes
+    size = 0.0
+    for n in range(depth - 1, 1, -1):
+        counted = count_parameters(slice_config(config, range(n)), tied=tied).total
+        size = counted if unit == "parameters" else 2 * counted + n * cache
+        if size <= limit:
+            return n
+    raise InheritError(
+        f"Two blocks of the reference with its embedding and head take {size:,.0f} {unit}, more than the "
+        f"{limit:,.0f} asked for. Take a smaller reference."
+    )
+
+
+def _bytes(text: str) -> float:
+    match = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not match or match[1].count(".") > 1:
+        raise InheritError(f"--max_memory {text}: expected a size such as 3GB, 2.5GiB or 800MB.")
+    power = "KMGT".find(match[2].upper()) + 1 if match[2] else 0
+    return float(match[1]) * (1024 if match[3] else 1000) ** power
+
+
+def _rounds(candidates: int, steps: int) -> list[tuple[int, int]]:
+    """How many choices are trained, for how many steps: all for a quarter, the better half for all."""
+    return [(candidates, steps // SHARE), (-(-candidates // 2), steps)]
+
+
+def _intention(config: "Config", n: int, trial: "Trial", candidates: int, steps: int) -> str:
+    """What the search will do, and about how long its trainings take, by the speed of a matrix product here."""
+    from inheritune_lit.choose.trial import flops_per_second
+    from inheritune_lit.plan.model import count_parameters
+    from inheritune_lit.pretrain.bar import duration
+
+    rounds = _rounds(candidates, steps)
+    tokens = sum(count * length for count, length in rounds) * trial.batch.tokens
+    parameters = count_parameters(slice_config(config, range(n)), tied=trial.tied).total
+    trainings = ", then ".join(f"{count} for {length} steps" for count, length in rounds)
+    about = duration(6 * parameters * tokens / flops_per_second())
+    return (
+        f"{n} of {config.n_layer} blocks of {config.name}, {parameters / 1e6:,.1f} M parameters. Choices trained: "
+        f"{trainings}, of {trial.batch.tokens:,} tokens each: {tokens:,} tokens in all, about {about} here by the "
+        "speed of a matrix product, and some seconds for each start."
+    )
+
+
+def _search(
+    trial: "Trial", keep: int, count: int, steps: int, windows: int, folder: Path, made: dict[str, Any]
+) -> dict[str, Any]:
+    """All that was found out, as choice.json has it."""
+    import torch
+    from tqdm import tqdm
+
+    from inheritune_lit.analyze import validation_windows
+    from inheritune_lit.analyze.measures import block_passes, first_and_last
+    from inheritune_lit.base.precision import in_fast_type
+    from inheritune_lit.checkpoint.model import load_model
+    from inheritune_lit.choose.candidates import field, untrained
+    from inheritune_lit.evaluate import ValidationLoss, validation_loss
+    from inheritune_lit.evaluate.loss import default_device
+
+    began = time.perf_counter()
+    device = default_device()
+    model = load_model(trial.reference)
+    config = model.config
+    held_out, few = (
+        validation_windows(trial.data, count, trial.batch.max_seq_length, model)[0]
+        for count in (windows, min(windows, UNTRAINED_WINDOWS))
+    )
+    model = in_fast_type(model.to(device), device)
+    passes = block_passes(config.n_layer, first_and_last(config.n_layer, [keep])) * len(few)
+    with tqdm(total=passes, desc="  blocks run", unit="block", disable=not sys.stderr.isatty() or None) as bar:
+        named, losses = untrained(model, few, keep, bar.update)
+    whole = validation_loss(model, held_out)
+    del model  # the trainings need its memory
+    chosen = field(named, losses, count)
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    found: dict[Candidate, list[dict[str, Any]]] = {candidate: [] for candidate in chosen}
+    left: Sequence[Candidate] = chosen
+    for number, length in _rounds(count, steps):
+        left = sorted(left, key=lambda c: found[c][-1]["loss"] if found[c] else 0)[:number]
+        for candidate in left:
+            found[candidate].append(trial.run(candidate, length, work, made, held_out))
+            result = found[candidate][-1]
+            print(f"  --layers {candidate.layers}: {result['loss']:.3f} after {length} steps", flush=True)
+    first, second = sorted(left, key=lambda c: found[c][-1]["loss"])[:2]
+    ours, theirs = (ValidationLoss(tuple(found[c][-1]["per_window"])) for c in (first, second))
+    lead, stderr = theirs.minus(ours)
+    shutil.rmtree(work)
+    return {
+        "format": FORMAT,
+        "kind": "choice",
+        "reference": {"name": config.name, "path": str(trial.reference), "n_layer": config.n_layer, "loss": whole.mean},
+        "data": {"path": str(trial.data), "manifest_sha256": made["inputs"]["manifest"]},
+        **{key: value for key, value in made.items() if key != "inputs"},
+        "untrained": [
+            {"kind": kind, "blocks": blocks, "loss": losses[blocks].mean, "stderr": losses[blocks].stderr}
+            for blocks, kind in named.items()
+        ],
+        "candidates": [
+            {
+                **{"kind": c.kind, "layers": c.layers, "blocks": c.blocks, "untrained": c.untrained.mean},
+                "rounds": [{key: value for key, value in r.items() if key != "made"} for r in results],
+            }
+            for c, results in found.items()
+        ],
+        "winner": {"layers": first.layers, "lead": lead, "stderr": stderr, "clear": lead > 2 * stderr}
+        | {"runner_up": second.layers},
+        "trained_tokens": sum(r["tokens"] for r in chain.from_iterable(found.values())),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _write(choice: dict[str, Any], folder: Path, reference: Path, out_dir: Path) -> None:
+    from inheritune_lit.choose.figure import draw
+
+    draw(choice, folder)
+    write_json(folder / "choice.json", choice)
+    depth, layers = choice["reference"]["n_layer"], choice["winner"]["layers"]
+    (folder / "surgery.yaml").write_text(
+        f"# {choice['keep']} of {depth} blocks, chosen by `inheritune choose`; choice.json says how.\n"
+        f'source_dir: {reference}\nlayers: "{layers}"\nout_dir: {out_dir.with_name(f"{out_dir.name}_start")}\n',
+        encoding="utf-8",
+    )
