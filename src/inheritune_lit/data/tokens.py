@@ -1,10 +1,10 @@
 """PackedTokens: litGPT's data module over token shards, in the global order of `order.py`, and its exact resume."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from litgpt.data import DataModule
@@ -37,7 +37,9 @@ class TrainLoader(DataLoader[Tensor]):
         self.order, self.windows = order, windows
         self.consumed = 0
         self.to_tell = 2 if os.environ.get(TELL) and order.rank == 0 else 0
-        self._identity = {
+        self.loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+        """Of a micro-batch's tokens, logits and targets, where it is not litGPT's cross-entropy"""
+        self.identity: dict[str, Any] = {
             "seed": order.order_seed,
             "max_seq_length": windows.max_seq_length,
             "tokens": windows.stream.tokens,
@@ -56,24 +58,25 @@ class TrainLoader(DataLoader[Tensor]):
         yield MicroBatch(self, None, end)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"consumed": self.consumed, **self._identity}
+        return {"consumed": self.consumed, **self.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after the samples that the checkpoint's run has consumed; with any number of ranks and micro-batch.
 
         Raises:
-            InheritError: the checkpoint's run read other data, or in another order.
+            InheritError: the checkpoint's run read other data, or in another order, or had another teacher.
         """
+        before = {name: value for name, value in state.items() if name != "consumed"}
         lines = [
-            f"{name}: {state.get(name)!r} in the checkpoint, {now!r} now"
-            for name, now in self._identity.items()
-            if state.get(name) != now
+            f"{name}: {before.get(name)!r} in the checkpoint, {self.identity.get(name)!r} now"
+            for name in self.identity | before
+            if before.get(name) != self.identity.get(name)
         ]
         if lines:
             raise InheritError.listing(
-                "The run to resume was trained on other data or in another order",
+                "The run to resume was trained on other data, in another order or by another teacher",
                 lines,
-                "Resume with the data, data seed and max_seq_length it had, or start a new run from its weights.",
+                "Resume with the data settings and max_seq_length it had, or start a new run from its weights.",
             )
         self.consumed = self.order.start = state["consumed"]
 
@@ -85,28 +88,31 @@ class MicroBatch:
     run must not count it, and the one after the end of the data, which holds no tokens, is an error only if it is used.
     """
 
+    latest: ClassVar["MicroBatch | None"] = None
+    """The one that was looked into last, which litGPT trains on now"""
+
     def __init__(self, loader: TrainLoader, tokens: Tensor | None, end: int) -> None:
-        self._loader, self._tokens, self._end = loader, tokens, end
+        self.loader, self.tokens, self._end = loader, tokens, end
 
     def to(self, device: torch.device) -> "MicroBatch":
-        if self._tokens is not None:
-            self._tokens = self._tokens.to(device, non_blocking=True)
+        if self.tokens is not None:
+            self.tokens = self.tokens.to(device, non_blocking=True)
         return self
 
     def __getitem__(self, key: Any) -> Tensor:
-        if self._tokens is None:
-            windows, total = self._loader.windows, self._loader.order.total
+        if self.tokens is None:
+            windows, total = self.loader.windows, self.loader.order.total
             epochs = total // len(windows)
             raise InheritError(
                 f"The training data are used up: {epochs} epoch{'s' * (epochs > 1)} over {len(windows):,} windows of "
                 f"{windows.max_seq_length:,} tokens, {self._end:,} of these {total:,} trained on. Raise "
                 f"data.init_args.epochs, or lower train.max_tokens to {self._end * windows.max_seq_length}."
             )
-        if self._loader.to_tell and self._loader.consumed != self._end:  # litGPT looks into each twice
-            print(BEGINS.format(3 - self._loader.to_tell), flush=True)
-            self._loader.to_tell -= 1
-        self._loader.consumed = self._end
-        return self._tokens[key]
+        if self.loader.to_tell and self.loader.consumed != self._end:  # litGPT looks into each twice
+            print(BEGINS.format(3 - self.loader.to_tell), flush=True)
+            self.loader.to_tell -= 1
+        self.loader.consumed, MicroBatch.latest = self._end, self
+        return self.tokens[key]
 
 
 def _as_it_is(batch: Any) -> Any:

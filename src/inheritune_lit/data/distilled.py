@@ -1,0 +1,196 @@
+"""DistilledTokens: PackedTokens whose target learns from a teacher's logits too, inside plain `litgpt pretrain`.
+
+Importing this module replaces one more name in litgpt.pretrain, `chunked_cross_entropy`. What it returns is always
+litGPT's own cross-entropy, so that curves compare; in training it has another gradient.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import litgpt.pretrain
+import torch
+from litgpt.model import GPT
+from litgpt.utils import chunked_cross_entropy as litgpt_cross_entropy
+from torch import Tensor
+
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.paths import problem_of
+from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes, checkpoint_folder
+from inheritune_lit.checkpoint.model import load_model
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.data.encoding import open_tokenizer
+from inheritune_lit.data.teacher import check_teacher
+from inheritune_lit.data.tokens import MicroBatch, PackedTokens, TrainLoader
+
+CHUNK = 256  # tokens whose probabilities are held at a time, in float32: 50 MB for a vocabulary of 50,000
+
+
+def chunked_cross_entropy(logits: Any, targets: Tensor, *args: Any, **options: Any) -> Tensor:
+    """litGPT's function of this name, but for micro-batches whose loader has a loss of its own.
+
+    Validation computes no gradients, and litGPT's count of FLOPs, on the meta device, has no micro-batch.
+    """
+    batch = MicroBatch.latest
+    if not torch.is_grad_enabled() or targets.is_meta or batch is None or batch.loader.loss is None:
+        return litgpt_cross_entropy(logits, targets, *args, **options)
+    assert batch.tokens is not None  # else looking into it would have been an error
+    return batch.loader.loss(batch.tokens, logits, targets)
+
+
+def install_in_litgpt() -> None:
+    """Has `litgpt pretrain` train on the loss of its loader, where that has one."""
+    litgpt.pretrain.chunked_cross_entropy = chunked_cross_entropy
+
+
+install_in_litgpt()
+
+
+@dataclass(kw_only=True)
+class DistilledTokens(PackedTokens):
+    """Token shards that `inheritune prepare` wrote, and a teacher to learn from, for `litgpt pretrain`.
+
+    The gradient is that of (1 − weight)·CE + weight·temperature²·KL(teacher ‖ target); training and validation losses
+    are plain cross-entropy, in nats. With weight 0 no teacher is loaded, and the run is PackedTokens' to the bit.
+    """
+
+    teacher_dir: Path
+    """The teacher's checkpoint folder, with the tokenizer of the data"""
+    weight: float
+    """The teacher's share of the loss, 0 to 1; the labels have the rest"""
+    temperature: float = 1.0
+    """What both models' logits are divided by, 0.01 to 100"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("weight", 0, 1), ("temperature", 0.01, 100)):
+            if not low <= (value := getattr(self, name)) <= high:
+                raise InheritError(f"data.init_args.{name} is {value}, expected {low} to {high}.")
+        if problem := problem_of(str(self.teacher_dir)):
+            raise InheritError(f"data.init_args.teacher_dir {str(self.teacher_dir)!r} {problem}. Write it out in full.")
+
+    def connect(self, *args: Any, **options: Any) -> None:
+        """As PackedTokens' connect; checks the teacher besides.
+
+        Raises:
+            InheritError: as PackedTokens' connect; or the teacher is not whole, does not fit the windows, or has
+                another tokenizer than the data.
+        """
+        super().connect(*args, **options)
+        if not self.weight:
+            return
+        self.folder = checkpoint_folder(self.teacher_dir)
+        largest = max(split.max_token_id for split in self.manifest.splits.values())
+        config = check_teacher(self.folder, self.max_seq_length, largest)
+        check_names_and_shapes(Weights(self.folder / WEIGHTS), config, self.folder)
+        theirs, ours = open_tokenizer(self.folder)[1], self.manifest.tokenizer
+        if theirs["identity"] != ours["identity"]:
+            raise InheritError(
+                f"The teacher's tokenizer is another one than that of {self.data_path}: {self.folder / theirs['file']} "
+                f"of {theirs['vocab_size']:,} tokens, identity {theirs['identity'][:16]}…, expected "
+                f"{ours['vocab_size']:,} tokens, {ours['identity'][:16]}…. Take a teacher with the data's tokenizer."
+            )
+
+    def setup(self, *args: Any, **options: Any) -> None:
+        """Reads the teacher, all bytes of it; it goes to the device with the first micro-batch."""
+        super().setup(*args, **options)
+        if self.weight:
+            self.teacher = load_model(self.folder).requires_grad_(False)
+
+    def train_dataloader(self) -> TrainLoader:
+        loader = super().train_dataloader()
+        if self.weight:
+            loader.loss = Lesson(self.teacher, self.weight, self.temperature)
+            loader.identity |= {"teacher": Weights(self.folder / WEIGHTS).fingerprint()}
+            loader.identity |= {"weight": self.weight, "temperature": self.temperature}
+        return loader
+
+
+class Lesson:
+    """The loss of a target that learns from a frozen teacher, a copy of which is on each rank's device.
+
+    It is outside of what litGPT compiles and FSDP shards, and of what a checkpoint holds.
+    """
+
+    def __init__(self, teacher: GPT, weight: float, temperature: float) -> None:
+        self.teacher, self.weight, self.temperature = teacher, weight, temperature
+        self._device: torch.device | None = None
+
+    def __call__(self, tokens: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats per token, with the gradient of learning from the teacher.
+
+        Args:
+            tokens: (B, T + 1) those of the micro-batch.
+            logits: (B, T, V) the target's, of all tokens but the last.
+            targets: (B, T) what litGPT takes for the next tokens.
+
+        Raises:
+            InheritError: litGPT's targets are not the micro-batch's next tokens, so that the teacher's would not match.
+        """
+        tokens = tokens.long()
+        if not torch.equal(targets, tokens[:, 1:]):  # waits for the device, as litGPT's running mean does anyway
+            raise InheritError(
+                "litGPT's targets are not the micro-batch's tokens, each moved by one: the teacher's logits would be "
+                "those of other positions. Is this the version of litGPT that inheritune_lit asks for?"
+            )
+        if self._device != logits.device:
+            self._place(logits.device)
+        with torch.no_grad():
+            value = litgpt_cross_entropy(logits, targets)
+            taught = self.teacher(tokens[:, :-1])
+            gradient = gradient_of(
+                logits.flatten(0, 1), taught.flatten(0, 1), targets.flatten(), self.weight, self.temperature
+            )
+        loss: Tensor = _WithGradient.apply(logits, value, gradient.view_as(logits))
+        return loss
+
+    def _place(self, device: torch.device) -> None:
+        """In bfloat16; on a CPU in float32, always, as a resumed run has to go on with the same teacher to the bit."""
+        self.teacher.to(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
+        self.teacher.cos, self.teacher.sin = self.teacher.rope_cache(device)  # positions stay float32, as in training
+        self._device = device
+
+
+def gradient_of(logits: Tensor, taught: Tensor, targets: Tensor, weight: float, temperature: float) -> Tensor:
+    """The gradient of the mean over N tokens of (1 − weight)·CE + weight·temperature²·KL(teacher ‖ target).
+
+    Each distribution is over all rows of its model's head, as litGPT's cross-entropy has it. Where the heads are padded
+    to different sizes, rows of the teacher that the target lacks are cut off, and those that it lacks itself have
+    probability 0.
+
+    Args:
+        logits: (N, V) the target's.
+        taught: (N, any) the teacher's.
+        targets: (N,) the next tokens.
+        weight: The teacher's share.
+        temperature: What logits are divided by.
+
+    Returns:
+        (N, V), of the logits' type.
+    """
+    gradient = torch.empty_like(logits)
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    for start in range(0, len(targets), CHUNK):
+        rows = slice(start, start + CHUNK)
+        own, theirs = logits[rows].to(kind), taught[rows, : logits.size(1)].to(kind)
+        soft = torch.softmax(own / temperature, dim=-1)
+        soft[:, : theirs.size(1)] -= torch.softmax(theirs / temperature, dim=-1)
+        hard = torch.softmax(own, dim=-1)
+        hard.scatter_add_(1, targets[rows, None], hard.new_full((len(hard), 1), -1.0))
+        soft.mul_(weight * temperature).add_(hard, alpha=1 - weight)
+        gradient[rows] = soft.div_(len(targets))
+    return gradient
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient was computed with it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.gradient = gradient
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        return gradient.mul_(upstream[0]), None, None
