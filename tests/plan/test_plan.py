@@ -117,6 +117,16 @@ def test_memory_on_one_device_and_sharded() -> None:
     assert peak(dataclasses.replace(RUN, shards=4), 2, accumulates=False).gradients == 0
 
 
+def test_memory_of_a_teacher() -> None:
+    """Its weights, and its logits instead of the log-softmax of the target's: both in bfloat16."""
+    alone, taught = (peak(dataclasses.replace(RUN, teacher=n), 8, accumulates=True) for n in (0, 500))
+    assert (taught.teacher, alone.teacher) == (1000, 0)
+    assert (alone.logits, taught.logits) == (12 * 640, 10 * 640 + 600)
+    assert taught.in_use == alone.in_use + 1000 - (12 * 640 - 10 * 640 - 600)
+    sharded = peak(dataclasses.replace(RUN, shards=4, teacher=500), 8, accumulates=True)
+    assert sharded.teacher == 1000, "each GPU has all of it"
+
+
 @pytest.mark.parametrize(("micro_batch", "measured_mib"), [(2, 47_507), (8, 68_787)])
 def test_memory_of_the_main_recipe_on_a_gpu_is_foreseen_within_2_percent(
     tmp_path: Path, micro_batch: int, measured_mib: int

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers.models import ROOT
+from helpers.models import ROOT, make_checkpoint, make_tokenizer
 from helpers.small_runs import same_state
 from helpers.two_ranks import BATCH, CLOSE, LENGTH, ON_CPU, STEPS, difference, weights_of, write_recipe
 
@@ -118,6 +118,19 @@ def test_two_ranks_end_as_one_device(two: Ranks, llama_runs: tuple[Path, Path, P
 def test_gpt2_on_two_ranks_ends_as_on_one_device(one: Ranks, two: Ranks, tmp_path: Path) -> None:
     """Its head and its embedding are one tensor, and stay so."""
     check_one_and_two(one, two, write_recipe(tmp_path, "gpt2"))
+
+
+def test_a_teacher_on_two_ranks_teaches_as_on_one_device(one: Ranks, two: Ranks, tmp_path: Path) -> None:
+    """Each rank has all of it; what it teaches decides more than the tolerance."""
+    recipe = write_recipe(tmp_path, "llama")
+    make_tokenizer(make_checkpoint(tmp_path / "teacher", n_layer=3, seed=5))
+    content = yaml.safe_load(recipe.read_text())
+    content["data"]["class_path"] = "inheritune_lit.data.DistilledTokens"
+    content["data"]["init_args"] |= {"teacher_dir": str(tmp_path / "teacher"), "weight": 0.7, "temperature": 2.0}
+    recipe.write_text(yaml.dump(content))
+    alone, _ = check_one_and_two(one, two, recipe)
+    untaught = two.pretrain(recipe, tmp_path / "untaught", **{"data.init_args.weight": 0})
+    assert difference(alone, untaught) > 1000 * CLOSE
 
 
 def test_tied_embeddings_are_untied_by_fsdp(one: Ranks, two: Ranks, tmp_path: Path) -> None:

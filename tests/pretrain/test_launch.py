@@ -147,7 +147,9 @@ def test_a_torn_checkpoint_is_set_aside(
     run = interrupted(whole, tmp_path / "elsewhere", 16)
     torn = run / "step-00000016/lit_model.pth"
     os.truncate(torn, torn.stat().st_size - 1000)
-    with pytest.raises(InheritError, match=r"another recipe, start or data:\n  train.min_lr: 0.0001 before, 0.001 now"):
+    with pytest.raises(
+        InheritError, match=r"another recipe, start, data or teacher:\n  train.min_lr: 0.0001 before, 0.001 now"
+    ):
         train({**recipe, "train": {**recipe["train"], "min_lr": 1e-3}}, run)
     with pytest.raises(InheritError, match=r"\n  start: [0-9a-f]{16}… before, random now"):
         train({**recipe, "initial_checkpoint_dir": None}, run)
@@ -613,4 +615,8 @@ def test_speed(recipe: dict[str, Any]) -> None:
     attention = 2 * 2 * LENGTH * 32 * LENGTH  # 2 blocks, 2 products, over all pairs of positions
     flops = 3 * 2 * (parameters * LENGTH + attention) * 10 * BATCH / 1e-6  # three passes, two FLOPs a product
     assert fast["mfu"] == pytest.approx(flops / 989.4e12, rel=1e-3)
+    taught = speed(
+        settings, 10, 1e-6, ["NVIDIA H100 80GB HBM3"], teacher_flops=flops / (fast["tokens_per_second"] or 1)
+    )
+    assert taught == {**fast, "mfu": pytest.approx(2 * flops / 989.4e12, rel=1e-3)}
     assert speed(settings, 0, 0.0, []) == {"tokens_per_second": None, "mfu": None}

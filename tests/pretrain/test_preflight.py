@@ -30,7 +30,7 @@ from inheritune_lit.pretrain.command import pretrain
 from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.preflight import preflight
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.litgpt_settings import packed_tokens, pretrain_settings
+from inheritune_lit.recipes.litgpt_settings import data_settings, pretrain_settings
 from inheritune_lit.surgery.command import surgery
 
 
@@ -260,15 +260,16 @@ def test_settings_read_from_source_are_those_of_the_imported_litgpt() -> None:
 
     from litgpt.pretrain import setup
 
-    from inheritune_lit.data import PackedTokens
+    from inheritune_lit.data import DistilledTokens, PackedTokens
 
     parameters = inspect.signature(setup).parameters
     assert list(pretrain_settings()) == list(parameters)
     for name, parameter in parameters.items():
         ours = pretrain_settings()[name].default
         assert repr(ours) == repr(parameter.default), name
-    expected = list(inspect.signature(PackedTokens).parameters)
-    assert list(inspect.signature(packed_tokens()).parameters) == expected
+    for module in (PackedTokens, DistilledTokens):
+        read = inspect.signature(data_settings(module.__name__)).parameters
+        assert list(map(str, read.values())) == list(map(str, inspect.signature(module).parameters.values()))
 
 
 def test_gpus_by_their_drivers_names() -> None:

@@ -70,15 +70,17 @@ class DistilledTokens(PackedTokens):
             raise InheritError(f"data.init_args.teacher_dir {str(self.teacher_dir)!r} {problem}. Write it out in full.")
 
     def connect(self, *args: Any, **options: Any) -> None:
-        """As PackedTokens' connect; checks the teacher besides.
+        """As PackedTokens' connect; finds the teacher besides."""
+        super().connect(*args, **options)
+        if self.weight:
+            self.find_teacher()
+
+    def find_teacher(self) -> None:
+        """Checks the teacher against the shards and the windows.
 
         Raises:
-            InheritError: as PackedTokens' connect; or the teacher is not whole, does not fit the windows, or has
-                another tokenizer than the data.
+            InheritError: it is not whole, does not fit the windows, or has another tokenizer than the data.
         """
-        super().connect(*args, **options)
-        if not self.weight:
-            return
         self.folder = checkpoint_folder(self.teacher_dir)
         largest = max(split.max_token_id for split in self.manifest.splits.values())
         config = check_teacher(self.folder, self.max_seq_length, largest)

@@ -9,6 +9,7 @@ import yaml
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import natural
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import ranks_of, share_of_training
 from inheritune_lit.runs.lineage import Lineage
 
@@ -88,6 +89,7 @@ def render_card(
             lineage=lineage,
             start=_start(lineage.start),
             hyperparameters=_hyperparameters(lineage.recipe or {}),
+            teacher=_teacher(lineage),
             run=_run(lineage.run or {}, lineage.steps),
             evaluations=[result for result in lineage.evaluations if result.get("kind") == "evaluation"],
             held_out=next((result for result in lineage.evaluations if result.get("kind") == "validation_loss"), None),
@@ -134,6 +136,16 @@ def _hyperparameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "precision": recipe.get("precision"),
         "seed": recipe.get("seed"),
     }
+
+
+def _teacher(lineage: Lineage) -> dict[str, Any] | None:
+    """Whom the training learned from besides the labels; what only a run's receipt tells is None without one."""
+    recipe = Recipe.of(lineage.recipe or {})
+    if recipe.teacher is None:
+        return None
+    recorded = (lineage.run or {}).get("teacher") or {}
+    settings = {name: recipe.data.get(name) for name in ("weight", "temperature")}
+    return {name: recorded.get(name) for name in ("name", "n_layer", "fingerprint")} | settings
 
 
 def _run(receipt: Mapping[str, Any], steps: int | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.checkpoint.folder import config_of
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, config_of, load_config
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE, gpu_named
 from inheritune_lit.recipes.recipe import Recipe
 
@@ -56,6 +56,7 @@ def plan_recipe(
     figures: dict[str, Any] = {
         "recipe": str(recipe),
         "model": _model(config, settings),
+        "teacher": teacher_figures(Recipe.read(recipe)),
         "training": _training(Recipe.read(recipe), settings, devices, nodes),
         "machine": {"gpu": gpu.lower(), "title": machine.title, "devices": devices, "nodes": nodes}
         | {"memory_bytes": machine.memory_mib * 2**20, "peak_flops": machine.peak_tflops * 1e12}
@@ -79,6 +80,20 @@ def _model(config: "Config", settings: "Namespace") -> dict[str, Any]:
         "parameters": counted.total,
         "parameters_without_embeddings": counted.inside,
     }
+
+
+def teacher_figures(recipe: Recipe) -> dict[str, Any] | None:
+    """The model that the training learns from, its size and cost unknown if it is not here; None without one."""
+    from inheritune_lit.plan.model import count_parameters, measured_flops
+
+    if recipe.teacher is None:
+        return None
+    known: dict[str, Any] = {"folder": str(recipe.teacher), "weight": recipe.data["weight"]}
+    if not (recipe.teacher / MODEL_CONFIG).is_file():
+        return known | {"parameters": None, "flops_per_token": None}
+    config, sequence = load_config(recipe.teacher), recipe.sequence or 1
+    flops = measured_flops(config, sequence, backward=False) / sequence
+    return known | {"parameters": count_parameters(config).total, "flops_per_token": flops}
 
 
 def _training(recipe: Recipe, settings: "Namespace", devices: int, nodes: int) -> dict[str, Any]:
@@ -130,8 +145,11 @@ def _flops(config: "Config", figures: dict[str, Any]) -> dict[str, Any]:
 
     training = figures["training"]
     per_token = measured_flops(config, training["sequence"]) / training["sequence"]
+    teacher = figures["teacher"] or {}
+    parameters = 6 * figures["model"]["parameters"] + 2 * (teacher.get("parameters") or 0)
+    per_token += teacher.get("flops_per_token") or 0
     return {
-        "six_n_d": 6 * figures["model"]["parameters"] * training["tokens"],
+        "six_n_d": parameters * training["tokens"],
         "measured": round(per_token * training["tokens"]),
         "measured_per_token": per_token,
     }
@@ -151,6 +169,7 @@ def _memory_run(config: "Config", settings: "Namespace", figures: dict[str, Any]
         precision=training["precision"],
         optimizer_states=memory.OPTIMIZER_STATES.get(name.rpartition(".")[2], 2),
         shards=figures["machine"]["devices"] if figures["machine"]["devices"] * figures["machine"]["nodes"] > 1 else 1,
+        teacher=(figures["teacher"] or {}).get("parameters") or 0,
     )
 
 

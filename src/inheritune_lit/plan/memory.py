@@ -29,9 +29,11 @@ class Memory:
     """bfloat16 weights: what autocast converted, or what FSDP has gathered"""
     activations: int
     logits: int
-    """Logits, their log-softmax and their gradient, with the head's own gradient"""
+    """Logits, their log-softmax or the teacher's logits, and their gradient, with the head's own gradient"""
     kept: int
     """Blocks that are free at the peak and stay the allocator's, and what it rounds up"""
+    teacher: int = 0
+    """Its weights, in bfloat16"""
     context: int = CONTEXT
 
     @property
@@ -58,6 +60,8 @@ class Run:
     shards: int = 1
     """GPUs that hold one copy of the training state between them: those of a node, as litGPT uses HYBRID_SHARD"""
     compiled: bool = True
+    teacher: int = 0
+    """Parameters of the model that it learns from, all of them on each GPU"""
 
     @property
     def mixed(self) -> bool:
@@ -95,8 +99,9 @@ def peak(run: Run, micro_batch: int, *, accumulates: bool) -> Memory:
         kept = activations + logits + copies
         activations = logits = copies = 0  # the peak is the optimizer's step
     weights, states = total * value // shards, total * value * run.optimizer_states // shards
-    kept += int(ROUNDING * (weights + gradients + states + copies + activations + logits + kept))
-    return Memory(weights, gradients, states, copies, activations, logits, kept)
+    teacher = 2 * run.teacher
+    kept += int(ROUNDING * (weights + gradients + states + copies + activations + logits + kept + teacher))
+    return Memory(weights, gradients, states, copies, activations, logits, kept, teacher)
 
 
 def _kept(run: Run, micro_batch: int, gradients: int, *, accumulates: bool) -> int:
@@ -114,7 +119,9 @@ def _logits(run: Run, micro_batch: int) -> int:
     """
     values = micro_batch * run.sequence * run.vocabulary
     low = 2 if run.mixed else 0
-    loss = 3 * run.value * values
+    loss = (
+        2 * run.value + 2 if run.teacher else 3 * run.value
+    ) * values  # logits, their gradient, the teacher's logits
     head = (2 * run.value + low) * values + (run.value + low) * run.parameters.largest
     return max(loss, head)
 

@@ -40,8 +40,8 @@ def count_parameters(config: "Config", *, tied: bool = False) -> Parameters:
     )
 
 
-def measured_flops(config: "Config", sequence: int) -> int:
-    """FLOPs of one sequence, forward and backward, as litGPT counts them when a run starts.
+def measured_flops(config: "Config", sequence: int, *, backward: bool = True) -> int:
+    """FLOPs of one sequence, forward and backward, as litGPT counts them when a run starts; a teacher's forward alone.
 
     Matrix products only: those of the linear layers and the head, and attention's two over all `sequence`² pairs of
     positions, though a causal kernel skips half of them. The token embedding is a look-up and costs none.
@@ -54,7 +54,9 @@ def measured_flops(config: "Config", sequence: int) -> int:
         model = gpt2.build(config)
         model.max_seq_length = sequence
         tokens = torch.zeros((1, sequence), dtype=torch.long)
-        chunked_cross_entropy(model(tokens), tokens, chunk_size=0).backward()
+        loss = chunked_cross_entropy(model(tokens), tokens, chunk_size=0)
+        if backward:
+            loss.backward()
         return counter.get_total_flops()
 
 

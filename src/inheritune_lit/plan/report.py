@@ -27,11 +27,15 @@ Section = tuple[str, list[tuple[str, str]]]
 
 def _model(figures: dict[str, Any]) -> Section:
     model = figures["model"]
-    inside = model["parameters_without_embeddings"]
-    return "Model", [
+    inside, teacher = model["parameters_without_embeddings"], figures["teacher"]
+    entries = [
         ("shape", f"{model['name']}, {model['blocks']} blocks; start: {model['start']}"),
         ("parameters", f"{model['parameters']:,}; without embedding and head {inside:,}"),
     ]
+    if teacher:
+        size = f"{teacher['parameters']:,} parameters" if teacher["parameters"] else "NOT COUNTED below: it is not here"
+        entries.append(("teacher", f"{teacher['folder']}, weight {teacher['weight']}; {size}"))
+    return "Model", entries
 
 
 def _data(figures: dict[str, Any]) -> Section:
@@ -53,9 +57,10 @@ def _data(figures: dict[str, Any]) -> Section:
 
 
 def _compute(figures: dict[str, Any]) -> Section:
-    flops = figures["flops"]
+    flops, taught = figures["flops"], ", with the teacher's 2·N·D" * bool((figures["teacher"] or {}).get("parameters"))
     return "Compute", [
-        ("6·N·D", f"{flops['six_n_d']:.3g} FLOPs: every parameter, embedding included; no attention over positions"),
+        ("6·N·D", f"{flops['six_n_d']:.3g} FLOPs{taught}: every parameter, embedding included; no attention over "
+         "positions"),
         ("litGPT's own count", f"{flops['measured']:.3g} FLOPs: matrix products, attention over all T² pairs included; "
          "embedding look-up, norms and softmax not"),
     ]  # fmt: skip
@@ -71,6 +76,7 @@ def _memory(figures: dict[str, Any]) -> Section:
         ("optimizer states", gib(compiled["optimizer"])),
         ("low-precision weights", gib(compiled["copies"]) + (" (gathered)" if sharded else " (autocast's)")),
         ("activations", gib(compiled["activations"])),
+        *([("teacher", f"{gib(compiled['teacher'])} (bfloat16)")] if compiled["teacher"] else []),
         ("logits and loss", gib(compiled["logits"])),
         ("allocator's and CUDA's", f"{gib(compiled['kept'])} of freed blocks, {gib(compiled['context'])} of CUDA"),
         ("peak by nvidia-smi", f"{gib(compiled['total'])}, {gib(compiled['in_use'])} of it in use; without "

@@ -29,6 +29,7 @@ def check_disk_and_memory(document: Document, run: Path, request: Request) -> li
         text = (
             f"nvidia-smi would show about {gib(compiled['total'])} at the peak, {gib(compiled['in_use'])} of it in use "
             f"and the rest kept by PyTorch's allocator; a {names[0]} has {gib(memory['available'])}."
+            + (f" The teacher's weights are {gib(compiled['teacher'])} of it." if compiled["teacher"] else "")
         )
         fix = f"Write {largest}." if largest else "More GPUs share the weights' and the optimizer's states."
         severity: Literal["error", "warning"] = "warning" if memory["fits_if_given_back"] else "error"

@@ -14,9 +14,11 @@ from inheritune_lit.checkpoint.copy import TensorCopy, copy_tensors, distinct
 from inheritune_lit.checkpoint.folder import HF_CONFIG, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import write_receipt
 from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.plan import teacher_figures
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check
 from inheritune_lit.pretrain.settings import Settings
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import FORMAT, MODEL, RUN_RECEIPT, read_run
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ def _beside(saved: Path, recipe: Mapping[str, Any]) -> list[Path]:
     return list(files.values())
 
 
-def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> dict[str, float | None]:
+def speed(
+    settings: Settings, steps: int, seconds: float, gpus: list[str], teacher_flops: float = 0
+) -> dict[str, float | None]:
     """Tokens per second of all devices together, and the share of their peak FLOP/s that the model's took.
 
     Args:
@@ -79,6 +83,7 @@ def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> di
         steps: Optimizer steps done in `seconds`.
         seconds: From the end of a launch's first step to that of its last; validation and saving are in it.
         gpus: Their names; none on a machine without.
+        teacher_flops: Of a token that a teacher reads as well.
 
     Returns:
         tokens_per_second and mfu, each None where it can't be known: too few steps, or a device with no known peak.
@@ -89,7 +94,7 @@ def speed(settings: Settings, steps: int, seconds: float, gpus: list[str]) -> di
         return {"tokens_per_second": None, "mfu": None}
     windows = steps * settings.global_batch / seconds
     peak = peak_flops(gpus[0]) if gpus else None
-    flops = windows * measured_flops(settings.config, settings.sequence)
+    flops = windows * (measured_flops(settings.config, settings.sequence) + teacher_flops * settings.sequence)
     return {
         "tokens_per_second": round(windows * settings.sequence, 1),
         "mfu": round(flops / (peak * settings.world_size), 4) if peak else None,
@@ -115,12 +120,12 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
     if not (final / WEIGHTS).is_file():
         raise InheritError(f"litgpt pretrain ended well, and left no {final / WEIGHTS}. Is its disk full?")
     check(final / WEIGHTS, settings.config, recipe["train"], final_step=settings.steps)
-    trained = {"start": record["start"], "data": record["data"]}
+    trained = {name: record[name] for name in ("start", "data", "teacher") if name in record}
     trained |= {"tokens": recipe["train"]["max_tokens"], "steps": settings.steps}
     parameters = bare_model(final, run / MODEL, settings.config, recipe, trained)
     launches = record["launches"]
     timed = {name: sum(launch.get(f"timed_{name}", 0) for launch in launches) for name in ("steps", "seconds")}
-    curves = read_run(run).curves
+    curves, taught = read_run(run).curves, teacher_figures(Recipe.of(recipe)) or {}
     receipt = {
         "format": FORMAT,
         "kind": "run",
@@ -128,7 +133,7 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
         **trained,
         "parameters": parameters,
         "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
-        **speed(settings, timed["steps"], timed["seconds"], record["gpus"]),
+        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], taught.get("flops_per_token") or 0),
         **{name: record[name] for name in ("versions", "git", "launches")},
         "hardware": {"gpus": record["gpus"], "world_size": settings.world_size}
         | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},

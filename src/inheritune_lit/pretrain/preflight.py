@@ -6,6 +6,7 @@ can only be computed for a recipe that litGPT accepts, follows.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from inheritune_lit.pretrain.record import ORPHAN, check_same, gpu_names, read_r
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
-from inheritune_lit.recipes.recipe import Recipe
+from inheritune_lit.recipes.litgpt_settings import PACKED
+from inheritune_lit.recipes.recipe import TEACHER, Recipe
 from inheritune_lit.surgery.plain_llama import is_plain_llama
 
 
@@ -55,15 +57,16 @@ def preflight(document: Document, run: Path, request: Request) -> list[Finding]:
 
 def _bytes(document: Document, verify: str) -> list[Finding]:
     """The checkpoint's and the data's files: whole by their directory, or by every byte with `--verify full`."""
-    findings = []
-    initial, data = document.get("initial_checkpoint_dir"), document.get("data.init_args.data_path")
-    if initial and (folder := checkpoint_folder(initial)).is_dir():
-        key, fix = "initial_checkpoint_dir", "Write the folder again, or copy it again."
-        findings += _tried(key, fix, lambda: zip_records(folder / WEIGHTS) and None)
+    findings, data = [], document.get("data.init_args.data_path")
+    for key, folder in Recipe(document).checkpoints.items():
+        if not (folder / WEIGHTS).is_file():  # said already
+            continue
+        fix = "Write the folder again, or copy it again."
+        findings += _tried(key, fix, partial(zip_records, folder / WEIGHTS))
         if verify == "full" and (folder / RECEIPT).is_file():
-            findings += _tried(key, fix, lambda: check_files(folder, read_receipt(folder)["files"]))
+            findings += _tried(key, fix, partial(_check_receipt, folder))
         if verify == "full":
-            findings += _tried(key, "Use another checkpoint.", lambda: _check_finite(folder / WEIGHTS))
+            findings += _tried(key, "Use another checkpoint.", partial(_check_finite, folder / WEIGHTS))
     if verify == "full" and data and Path(str(data)).is_dir():
         fix = "Copy the folder again, or prepare it again."
         findings += _tried("data.init_args.data_path", fix, lambda: _hash_shards(Manifest(Path(str(data)))))
@@ -76,6 +79,10 @@ def _tried(key: str, fix: str, check: Callable[[], object]) -> list[Finding]:
     except InheritError as error:
         return [Finding("error", key, str(error), fix)]
     return []
+
+
+def _check_receipt(folder: Path) -> None:
+    check_files(folder, read_receipt(folder)["files"])
 
 
 def _check_finite(path: Path) -> None:
@@ -141,17 +148,15 @@ def _folder(document: Document, run: Path, request: Request, wait: float) -> lis
 
 
 def _headers(document: Document) -> list[Finding]:
-    """The initial checkpoint's tensors beside its model_config.yaml, by name and shape."""
+    """The checkpoints' tensors beside their model_config.yaml, by name and shape."""
     from inheritune_lit.checkpoint.folder import check_names_and_shapes, load_config
     from inheritune_lit.checkpoint.weights import Weights
 
-    if not (initial := document.get("initial_checkpoint_dir")) or not (folder := checkpoint_folder(initial)).is_dir():
-        return []
-    return _tried(
-        "initial_checkpoint_dir",
-        "Write it again with `inheritune surgery`.",
-        lambda: check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder),
-    )
+    def check(folder: Path) -> None:
+        check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder)
+
+    there = {key: folder for key, folder in Recipe(document).checkpoints.items() if folder.is_dir()}
+    return [f for key, folder in there.items() for f in _tried(key, "Write the folder again.", partial(check, folder))]
 
 
 def _exportable(document: Document) -> list[Finding]:
@@ -176,19 +181,23 @@ def _exportable(document: Document) -> list[Finding]:
 
 
 def _tokenizer(document: Document) -> list[Finding]:
-    """PackedTokens' own checks: the tokenizer of the data is the checkpoint's."""
-    settings, tokenizer_dir = document.get("data.init_args"), document.get("tokenizer_dir")
-    if not settings or not Path(str(settings.get("data_path"))).is_dir() or not tokenizer_dir:
+    """The data module's own checks: the tokenizer of the data is the checkpoint's, and the teacher's."""
+    recipe, tokenizer_dir = Recipe(document), document.get("tokenizer_dir")
+    name, settings = PACKED.get(str(document.get("data.class_path"))), recipe.data
+    if not name or not Path(str(settings.get("data_path"))).is_dir() or not tokenizer_dir:
         return []
     if not (folder := checkpoint_folder(tokenizer_dir)).is_dir():
         return []
-    from inheritune_lit.data import PackedTokens
+    from inheritune_lit import data
+    from inheritune_lit.data.tokens import PackedTokens
 
-    def connect() -> None:
-        data, length = PackedTokens(Path(str(settings["data_path"]))), document.get("train.max_seq_length")
-        data.connect(_opened(folder), 1, length)
-
-    return _tried("data.init_args.data_path", "Prepare the data with the model's tokenizer.", connect)
+    module = getattr(data, name)(**settings)
+    connect = partial(PackedTokens.connect, module, max_seq_length=recipe.sequence)
+    fix = "Prepare the data with the model's tokenizer."
+    findings = _tried("data.init_args.data_path", fix, lambda: connect(_opened(folder)))
+    if findings or not recipe.teacher or not recipe.teacher.is_dir():
+        return findings
+    return _tried(TEACHER, "Name a teacher with the tokenizer of the data.", module.find_teacher)
 
 
 def _opened(folder: Path) -> Any:

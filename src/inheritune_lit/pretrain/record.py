@@ -14,10 +14,11 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError, InUse
 from inheritune_lit.base.files import read_json, sha256_file, write_json_whole
 from inheritune_lit.base.folders import locked
-from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder
+from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder, load_config
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
+from inheritune_lit.recipes.recipe import TEACHER, Recipe
 from inheritune_lit.runs.folder import FORMAT, LAUNCH, RUN_RECEIPT, RUN_RECIPE, ranks_of
 
 BEFORE = ".before-"  # the folders of runs that --restart set aside
@@ -29,7 +30,7 @@ ORPHAN = 15  # seconds that a training whose launcher was killed may take to die
 MAY_CHANGE = (
     *("out_dir", "devices", "num_nodes", "resume", "logger_name", "log", "tokenizer_dir", "initial_checkpoint_dir"),
     *("train.micro_batch_size", "train.save_interval", "train.log_interval"),
-    *("data.init_args.data_path", "data.init_args.num_workers"),
+    *("data.init_args.data_path", "data.init_args.num_workers", TEACHER),
 )
 
 
@@ -70,14 +71,14 @@ def identity_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parents(recipe: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a run comes from: `start` and `data`, by what they hold.
+    """What a run comes from: `start`, `data`, and the `teacher` where there is one, by what they hold.
 
     Args:
         recipe: litGPT's settings.
         before: What an earlier launch recorded; it counts for folders that are not there any more.
 
     Raises:
-        InheritError: the initial checkpoint can't be read, or there are no data.
+        InheritError: the initial checkpoint or the teacher can't be read.
     """
     start: dict[str, Any] = {"fingerprint": "random", "inheritance": None}
     if initial := recipe.get("initial_checkpoint_dir"):
@@ -93,7 +94,16 @@ def parents(recipe: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
     path = ((recipe.get("data") or {}).get("init_args") or {}).get("data_path")
     manifest = Path(str(path)) / MANIFEST if path else None
     digest = sha256_file(manifest) if manifest and manifest.is_file() else None
-    return {"start": start, "data": {"path": str(path) if path else None, "manifest_sha256": digest}}
+    found: dict[str, Any] = {"start": start, "data": {"path": str(path) if path else None, "manifest_sha256": digest}}
+    if teacher := Recipe.of(recipe).teacher:
+        found["teacher"] = before.get("teacher") if before and not teacher.is_dir() else _teacher(teacher)
+    return found
+
+
+def _teacher(folder: Path) -> dict[str, Any]:
+    config = load_config(folder)
+    fingerprint = Weights(folder / WEIGHTS).fingerprint()
+    return {"name": config.name, "n_layer": config.n_layer, "path": str(folder), "fingerprint": fingerprint}
 
 
 def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -106,12 +116,13 @@ def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], 
     for name, old, new in (
         ("start", before["start"]["fingerprint"], now["start"]["fingerprint"]),
         ("data", before["data"]["manifest_sha256"], now["data"]["manifest_sha256"]),
+        ("teacher", *((record.get("teacher") or {}).get("fingerprint") for record in (before, now))),
     ):
         if old != new:
             lines.append(f"{name}: {_short(old)} before, {_short(new)} now")
     if lines:
         raise InheritError.listing(
-            f"{run} is the run of another recipe, start or data",
+            f"{run} is the run of another recipe, start, data or teacher",
             lines,
             "Choose another out_dir for this one, or pass --restart to start from scratch.",
         )

@@ -13,8 +13,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 from inheritune_lit.base.piecewise import by_pieces, compiled, litgpt_file
+from inheritune_lit.data import MODULES
 
-PACKED = ("inheritune_lit.data.PackedTokens", "inheritune_lit.data.tokens.PackedTokens")
+PACKED = {f"inheritune_lit.data{file}.{name}": name for name in MODULES for file in ("", f".{MODULES[name]}")}
+"""class_path → name of our data modules"""
 
 
 def litgpt_module(name: str) -> ModuleType:
@@ -52,12 +54,13 @@ def _definition(path: Path, kind: Any, name: str) -> Any:
 
 
 @cache
-def packed_tokens() -> Any:
-    """The settings of PackedTokens out of its source, as a dataclass: importing it takes all of litGPT."""
+def data_settings(name: str) -> Any:
+    """The settings of one of our data modules out of its source, as a dataclass: importing it takes all of litGPT."""
     from dataclasses import dataclass, field
 
-    path = Path(__file__).parents[1] / "data/tokens.py"
-    cls = _definition(path, ast.ClassDef, "PackedTokens")
-    fields = [node for node in cls.body if isinstance(node, ast.AnnAssign)]
-    cls.bases, cls.body = [], fields
-    return compiled([cls], path, {"dataclass": dataclass, "field": field, "Path": Path})["PackedTokens"]
+    path = Path(__file__).parents[1] / f"data/{MODULES[name]}.py"
+    cls = _definition(path, ast.ClassDef, name)
+    cls.bases = [base for base in cls.bases if base.id in MODULES]
+    cls.body = [node for node in cls.body if isinstance(node, ast.AnnAssign)]
+    known = {base.id: data_settings(base.id) for base in cls.bases}
+    return compiled([cls], path, {"dataclass": dataclass, "field": field, "Path": Path, **known})[name]

@@ -24,18 +24,18 @@ def parse_recipe(path: Path) -> "Namespace":
     """
     from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-    from inheritune_lit.recipes.litgpt_settings import PACKED, packed_tokens, pretrain_setup
+    from inheritune_lit.recipes.litgpt_settings import PACKED, data_settings, pretrain_setup
 
     data = read_document(path).get("data")
-    is_packed = isinstance(data, dict) and data.get("class_path") in PACKED
+    name = PACKED.get(str(data.get("class_path"))) if isinstance(data, dict) else None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_function_arguments(pretrain_setup() if is_packed else _imported_setup(), fail_untyped=False)
+    parser.add_function_arguments(pretrain_setup() if name else _imported_setup(), fail_untyped=False)
     try:
         settings = parser.parse_args(["--config", str(path)])
-        if is_packed:  # as the parser would do, if it imported the class
+        if name:  # as the parser would do, if it imported the class
             of_data = ArgumentParser(exit_on_error=False)
-            of_data.add_class_arguments(packed_tokens())
+            of_data.add_class_arguments(data_settings(name))
             settings.data = Namespace(settings.data | {"init_args": of_data.parse_object(settings.data["init_args"])})
         return settings
     except (ArgumentError, TypeError, ValueError) as error:

@@ -12,8 +12,11 @@ from typing import Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.yaml_document import Document, read_document
+from inheritune_lit.checkpoint.folder import checkpoint_folder
 from inheritune_lit.recipes.check.numbers import in_range
-from inheritune_lit.recipes.litgpt_settings import config_class, pretrain_settings
+from inheritune_lit.recipes.litgpt_settings import PACKED, config_class, pretrain_settings
+
+TEACHER = "data.init_args.teacher_dir"
 
 
 @cache
@@ -102,6 +105,20 @@ class Recipe:
         """The data module's settings."""
         settings = self.document.get("data.init_args")
         return settings if isinstance(settings, Mapping) else {}
+
+    @property
+    def teacher(self) -> Path | None:
+        """The folder of the model that training learns from besides its data; None without one, or with weight 0."""
+        is_taught = PACKED.get(str(self.document.get("data.class_path"))) == "DistilledTokens"
+        folder = self.data.get("teacher_dir") if is_taught and self.data.get("weight") else None
+        return checkpoint_folder(folder) if folder else None
+
+    @property
+    def checkpoints(self) -> dict[str, Path]:
+        """The folders that the training reads weights from, by the keys that name them."""
+        initial = self.document.get("initial_checkpoint_dir")
+        found = {"initial_checkpoint_dir": checkpoint_folder(initial) if initial else None, TEACHER: self.teacher}
+        return {key: folder for key, folder in found.items() if folder}
 
     def machines(self, devices: int | None, nodes: int | None) -> tuple[int | None, int]:
         """GPUs of a node, None where litGPT takes all that it finds, and nodes: those given, or the recipe's."""

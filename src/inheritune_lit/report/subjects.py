@@ -9,6 +9,7 @@ from typing import Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import RUN_RECEIPT, RUN_RECIPE, Run, read_run
 
 RANDOM = "random"
@@ -41,24 +42,33 @@ class Subject:
 
     @property
     def is_random(self) -> bool:
-        """Whether the run started from random weights only."""
-        if self.run is None:
-            return False
-        return self._inheritance.get("start") == RANDOM or self._start.get("fingerprint") == RANDOM
+        """Whether the run started from random weights only, and had the labels only: what others are compared with."""
+        return self._has_random_weights and not self._taught
 
     @property
     def start(self) -> str:
-        """What the run started from, in a few words."""
+        """What the run started from, and its teacher if it had one, in a few words."""
         if self.run is None:
             return "no run on record"
-        if self.is_random:
-            return "random"
-        inheritance = self._inheritance
-        if not inheritance:
-            return str(self.run.recipe.get("initial_checkpoint_dir") or "unknown")
-        source = (inheritance.get("source") or {}).get("name") or "an unnamed source"
-        kind = str(inheritance.get("start") or "inherit").replace("inherit", "inherited")
-        return f"{kind} from {source}"
+        weights = str(self.run.recipe.get("initial_checkpoint_dir") or "unknown")
+        if self._has_random_weights:
+            weights = "random"
+        elif inheritance := self._inheritance:
+            source = (inheritance.get("source") or {}).get("name") or "an unnamed source"
+            weights = f"{str(inheritance.get('start') or 'inherit').replace('inherit', 'inherited')} from {source}"
+        return weights + self._taught
+
+    @property
+    def _has_random_weights(self) -> bool:
+        return self._inheritance.get("start") == RANDOM or self._start.get("fingerprint") == RANDOM
+
+    @property
+    def _taught(self) -> str:
+        recipe = Recipe.of(self.run.recipe if self.run else {})
+        if recipe.teacher is None:
+            return ""
+        name = (self.receipt.get("teacher") or {}).get("name") or recipe.teacher
+        return f"; distilled from {name}, weight {recipe.data['weight']}, T {recipe.data.get('temperature', 1.0)}"
 
     @property
     def blocks(self) -> int | None:

@@ -20,6 +20,7 @@ from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.gpt2 import states_gpt2
 from inheritune_lit.recipes.check.start import no_start
 from inheritune_lit.recipes.litgpt_settings import PACKED, config_class
+from inheritune_lit.recipes.recipe import TEACHER, Recipe
 
 
 def check_folders(document: Document) -> list[Finding]:
@@ -142,20 +143,37 @@ def _data(document: Document) -> list[Finding]:
     class_path = document.get("data.class_path")
     if class_path is None:
         return []
-    if class_path not in PACKED:
+    if str(class_path) not in PACKED:
         text = f"What {class_path} holds can't be known from here."
         return [Finding("note", "data", text, "Check that it holds tokens for the whole budget.")]
     key, value = "data.init_args.data_path", document.get("data.init_args.data_path")
     if value is None:
         return [Finding("error", key, "PackedTokens requires it.", "Name the folder that `inheritune prepare` wrote.")]
     if not Path(str(value)).is_dir():
-        return [_absent(key, Path(str(value)))]
+        return [_absent(key, Path(str(value))), *_teacher(document, largest_id=0)]
     try:
         manifest = Manifest(Path(str(value)))
         manifest.check_files()
     except InheritError as error:
         return [Finding("error", key, str(error), "Prepare it again, or name another folder.")]
-    return _budget(document, manifest) + _vocabulary(document, manifest)
+    largest_id = max(split.max_token_id for split in manifest.splits.values())
+    return _budget(document, manifest) + _vocabulary(document, manifest, largest_id) + _teacher(document, largest_id)
+
+
+def _teacher(document: Document, largest_id: int) -> list[Finding]:
+    """Its weights and its tokenizer are looked into by preflight only."""
+    from inheritune_lit.data.teacher import check_teacher
+
+    recipe = Recipe(document)
+    if (folder := recipe.teacher) is None:
+        return []
+    if not folder.is_dir():
+        return [_absent(TEACHER, folder)]
+    try:
+        check_teacher(folder, recipe.sequence or 1, largest_id)
+    except InheritError as error:
+        return [Finding("error", TEACHER, str(error), "Name another teacher, or write its folder again.")]
+    return []
 
 
 def _budget(document: Document, manifest: Any) -> list[Finding]:
@@ -182,13 +200,10 @@ def _budget(document: Document, manifest: Any) -> list[Finding]:
     return []
 
 
-def _vocabulary(document: Document, manifest: Any) -> list[Finding]:
-    size, largest = (
-        document.get("model_config.padded_vocab_size"),
-        max(s.max_token_id for s in manifest.splits.values()),
-    )
-    if isinstance(size, int) and largest >= size:
-        text = f"It is {size:,}, and {manifest.folder} has token ids up to {largest:,}: another tokenizer's."
+def _vocabulary(document: Document, manifest: Any, largest_id: int) -> list[Finding]:
+    size = document.get("model_config.padded_vocab_size")
+    if isinstance(size, int) and largest_id >= size:
+        text = f"It is {size:,}, and {manifest.folder} has token ids up to {largest_id:,}: another tokenizer's."
         return [
             Finding("error", "model_config.padded_vocab_size", text, "Prepare the data with the model's tokenizer.")
         ]

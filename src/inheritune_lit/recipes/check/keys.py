@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from inheritune_lit.base.yaml_document import Document
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.litgpt_settings import PACKED, config_class, litgpt_module, packed_tokens, pretrain_settings
+from inheritune_lit.recipes.litgpt_settings import PACKED, config_class, data_settings, litgpt_module, pretrain_settings
 
 
 def check_keys(document: Document) -> list[Finding]:
@@ -120,10 +120,9 @@ def _class(document: Document, name: str) -> list[Finding]:
         return [*findings, Finding("error", key, "litGPT requires it here.", "Name the class.")]
     home = "torch.optim" if name == "optimizer" else "litgpt.data"
     module, _, cls = str(path).rpartition(".")
-    if path in PACKED:  # importing it takes all of litGPT
-        return findings + _settings(
-            f"{name}.init_args", cls, value, list(inspect.signature(packed_tokens()).parameters)
-        )
+    if str(path) in PACKED:  # importing it takes all of litGPT
+        known = list(inspect.signature(data_settings(cls)).parameters)
+        return findings + _settings(f"{name}.init_args", cls, value, known)
     try:
         found = getattr(importlib.import_module(module or home), cls)
         known = [p for p in inspect.signature(found).parameters if p not in ("self", "params")]

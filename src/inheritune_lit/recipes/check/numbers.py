@@ -17,6 +17,8 @@ RANGES = {
     **dict.fromkeys(("optimizer.init_args.lr", "optimizer.init_args.weight_decay"), (0, MOST)),
     **dict.fromkeys(("seed", "data.init_args.seed"), (0, 2**32 - 1)),
     "data.init_args.num_workers": (0, 2**10),
+    "data.init_args.weight": (0, 1),
+    "data.init_args.temperature": (0.01, 100),
     "model_config.n_layer": (1, 2**16),
     **{f"model_config.{key}": (1, MOST) for key in ("n_embd", "n_head", "block_size", "padded_vocab_size")},
     **{f"model_config.{key}": (1, MOST) for key in ("n_query_groups", "head_size", "intermediate_size")},
@@ -41,7 +43,7 @@ def check_numbers(document: Document) -> list[Finding]:
         value = document.get(key)
         if value is None or in_range(key, value) or (key == "devices" and value in ("auto", -1)):
             continue
-        if key.startswith("data.") and document.get("data.class_path") not in PACKED:
+        if key.startswith("data.") and str(document.get("data.class_path")) not in PACKED:
             continue
         text = f"It is {value!r}, expected a number from {low} to {high}."
         fix = FIXES.get(key, f"Write a number from {low} to {high}.")
