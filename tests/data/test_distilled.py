@@ -22,7 +22,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.data import DistilledTokens, PackedTokens
-from inheritune_lit.data.distilled import CHUNK, Lesson, chunked_cross_entropy, gradient_of
+from inheritune_lit.data.distilled import CHUNK, chunked_cross_entropy, gradient_of
 from inheritune_lit.data.tokenizer import Tokenizer
 
 STEPS, SAVED, MICRO = 36, 30, 2
@@ -55,33 +55,40 @@ def test_the_gradient_is_that_of_the_formula(rows: int, taught_rows: int, weight
     assert (other - logits.grad).abs().max() > 1e-3 * logits.grad.abs().max(), "negative control"
 
 
+def taught_by(folder: Path) -> DistilledTokens:
+    data = DistilledTokens(folder, teacher_dir=folder, weight=0.5)
+    data.folder = folder
+    data.setup()
+    return data
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma"])
 def test_value_is_cross_entropy_and_the_teachers_logits_are_the_references(tmp_path: Path, architecture: str) -> None:
     folder = make_checkpoint(tmp_path / "teacher", architecture)
     reference = gpt2.build(load_config(folder))  # as litGPT opens it
     reference.load_state_dict(torch.load(folder / WEIGHTS, weights_only=True))
-    lesson = Lesson(load_model(folder), weight=0.5, temperature=1.0)
+    data = taught_by(folder)
     tokens = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
     logits = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     targets = tokens[:, 1:].long()
-    loss = lesson(tokens, logits, targets)
+    loss = data.loss(tokens, logits, targets)
     assert torch.equal(loss, chunked_cross_entropy(logits, targets))
     (loss / 4).backward()
     with torch.no_grad():
         taught = reference.eval()(tokens[:, :-1].long())
-        assert torch.equal(lesson.teacher(tokens[:, :-1].long()), taught)
+        assert torch.equal(data.teacher(tokens[:, :-1].long()), taught)
         expected = gradient_of(logits.flatten(0, 1), taught.flatten(0, 1), targets.flatten(), 0.5, 1.0) / 4
     assert torch.equal(logits.grad.flatten(0, 1), expected)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("shift", [0, 2])
 def test_targets_of_other_positions_are_refused(tmp_path: Path, shift: int) -> None:
-    lesson = Lesson(load_model(make_checkpoint(tmp_path / "teacher")), weight=0.5, temperature=1.0)
+    data = taught_by(make_checkpoint(tmp_path / "teacher"))
     tokens = torch.arange(40).view(2, 20)
     logits = torch.zeros(2, 18, 64, requires_grad=True)
-    assert lesson(tokens[:, :19], logits, tokens[:, 1:19]).item() == pytest.approx(4.159, abs=1e-3)
+    assert data.loss(tokens[:, :19], logits, tokens[:, 1:19]).item() == pytest.approx(4.159, abs=1e-3)
     with pytest.raises(InheritError, match="targets are not the micro-batch's tokens, each moved by one"):
-        lesson(tokens[:, :19], logits, tokens[:, shift : shift + 18])
+        data.loss(tokens[:, :19], logits, tokens[:, shift : shift + 18])
 
 
 # In `litgpt pretrain`

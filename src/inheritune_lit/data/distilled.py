@@ -10,7 +10,6 @@ from typing import Any
 
 import litgpt.pretrain
 import torch
-from litgpt.model import GPT
 from litgpt.utils import chunked_cross_entropy as litgpt_cross_entropy
 from torch import Tensor
 
@@ -38,20 +37,16 @@ def chunked_cross_entropy(logits: Any, targets: Tensor, *args: Any, **options: A
     return batch.loader.loss(batch.tokens, logits, targets)
 
 
-def install_in_litgpt() -> None:
-    """Has `litgpt pretrain` train on the loss of its loader, where that has one."""
-    litgpt.pretrain.chunked_cross_entropy = chunked_cross_entropy
-
-
-install_in_litgpt()
+litgpt.pretrain.chunked_cross_entropy = chunked_cross_entropy  # while litGPT's parser imports a recipe's data
 
 
 @dataclass(kw_only=True)
 class DistilledTokens(PackedTokens):
-    """Token shards that `inheritune prepare` wrote, and a teacher to learn from, for `litgpt pretrain`.
+    """Token shards that `inheritune prepare` wrote, and a frozen teacher to learn from, for `litgpt pretrain`.
 
     The gradient is that of (1 − weight)·CE + weight·temperature²·KL(teacher ‖ target); training and validation losses
     are plain cross-entropy, in nats. With weight 0 no teacher is loaded, and the run is PackedTokens' to the bit.
+    A copy of the teacher is on each rank's device, outside of what litGPT compiles, shards and saves.
     """
 
     teacher_dir: Path
@@ -98,27 +93,17 @@ class DistilledTokens(PackedTokens):
         super().setup(*args, **options)
         if self.weight:
             self.teacher = load_model(self.folder).requires_grad_(False)
+            self.place: torch.device | None = None
 
     def train_dataloader(self) -> TrainLoader:
         loader = super().train_dataloader()
         if self.weight:
-            loader.loss = Lesson(self.teacher, self.weight, self.temperature)
-            loader.identity |= {"teacher": Weights(self.folder / WEIGHTS).fingerprint()}
-            loader.identity |= {"weight": self.weight, "temperature": self.temperature}
+            loader.loss = self.loss
+            teacher = Weights(self.folder / WEIGHTS).fingerprint()
+            loader.identity |= {"teacher": teacher, "weight": self.weight, "temperature": self.temperature}
         return loader
 
-
-class Lesson:
-    """The loss of a target that learns from a frozen teacher, a copy of which is on each rank's device.
-
-    It is outside of what litGPT compiles and FSDP shards, and of what a checkpoint holds.
-    """
-
-    def __init__(self, teacher: GPT, weight: float, temperature: float) -> None:
-        self.teacher, self.weight, self.temperature = teacher, weight, temperature
-        self._device: torch.device | None = None
-
-    def __call__(self, tokens: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy in nats per token, with the gradient of learning from the teacher.
 
         Args:
@@ -135,22 +120,20 @@ class Lesson:
                 "litGPT's targets are not the micro-batch's tokens, each moved by one: the teacher's logits would be "
                 "those of other positions. Is this the version of litGPT that inheritune_lit asks for?"
             )
-        if self._device != logits.device:
-            self._place(logits.device)
+        if self.place != logits.device:
+            self._move_teacher(logits.device)
         with torch.no_grad():
-            value = litgpt_cross_entropy(logits, targets)
-            taught = self.teacher(tokens[:, :-1])
-            gradient = gradient_of(
-                logits.flatten(0, 1), taught.flatten(0, 1), targets.flatten(), self.weight, self.temperature
-            )
+            value, taught = litgpt_cross_entropy(logits, targets), self.teacher(tokens[:, :-1]).flatten(0, 1)
+            flat = logits.flatten(0, 1)
+            gradient = gradient_of(flat, taught, targets.flatten(), self.weight, self.temperature)
         loss: Tensor = _WithGradient.apply(logits, value, gradient.view_as(logits))
         return loss
 
-    def _place(self, device: torch.device) -> None:
+    def _move_teacher(self, device: torch.device) -> None:
         """In bfloat16; on a CPU in float32, always, as a resumed run has to go on with the same teacher to the bit."""
         self.teacher.to(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
         self.teacher.cos, self.teacher.sin = self.teacher.rope_cache(device)  # positions stay float32, as in training
-        self._device = device
+        self.place = device
 
 
 def gradient_of(logits: Tensor, taught: Tensor, targets: Tensor, weight: float, temperature: float) -> Tensor:
