@@ -42,9 +42,9 @@ def test_count() -> None:
     counts = Counter(path.parent.name for path in RECIPES)
     # low data: 19 runs, each from both starts, and the demo; one surgery for each of 10 targets
     # GPT-2: 5 references and 7 targets, each of these with a random start, on OpenWebText with a longer one too;
-    # and the growth demo's
-    assert counts == {"recipes": 2 * 19 + 1, "gpt2": 5 + 2 * 7 + 5 + 1, "surgery": 10 + 7, "data": 6, "growth": 4}
-    assert len(PRETRAIN) == 39 + 25
+    # the distilled one, and the growth demo's
+    assert counts == {"recipes": 2 * 19 + 1, "gpt2": 5 + 2 * 7 + 5 + 1 + 1, "surgery": 10 + 7, "data": 6, "growth": 4}
+    assert len(PRETRAIN) == 39 + 26
     names = [str(path.relative_to(ROOT / "recipes/eval")) for path in EVAL]
     assert names == ["gpt2.yaml", "low_data.yaml", "smoke.yaml", "tasks/next_line.yaml"]
 

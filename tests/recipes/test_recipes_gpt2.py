@@ -37,7 +37,7 @@ def path_of(name: str) -> Path:
 
 
 def test_the_table_holds_the_papers_runs() -> None:
-    assert len({run.name for run in RUNS}) == len(RUNS) == 24
+    assert len({run.name for run in RUNS}) == len(RUNS) == 25
     for key, (blocks, *_) in PAPER.items():
         found = {(run.n_layer, run.start, run.steps) for run in RUNS if run.reference_key == key}
         shorter = {"medium": (12, 14, 16), "large": (18,), "xlarge": (24,)}.get(key, (16,))
@@ -45,11 +45,15 @@ def test_the_table_holds_the_papers_runs() -> None:
         expected |= {(n, start, 100_000) for n in shorter for start in ("inherited", "random")}
         if not key.startswith("fineweb"):
             expected |= {(n, "random", 200_000) for n in shorter}
+        if key == "medium":
+            expected |= {(12, "random, distilled", 50_000)}
         assert found == expected
 
 
 def test_every_published_run_of_these_starts_has_its_recipe() -> None:
     published = {run.log: run.loss for run in losses("gpt2_losses").runs if run.start in ("random", "inherited")}
+    [distilled] = (run for run in losses("gpt2_losses").runs if run.start == "distillation")
+    published[distilled.log] = distilled.loss
     ours = {run.published.log: run.published.loss for run in RUNS if run.published}
     assert ours == published
     assert {run.name: run.reproduces for run in RUNS}["gpt2/large_n18"] == "validation loss 2.8090"
@@ -102,11 +106,26 @@ def test_size_and_start(run: Run) -> None:
 
 def test_a_random_start_differs_in_its_start_alone() -> None:
     for run in RUNS:
-        if run.random and not run.is_reference:
+        if run.random and not run.is_reference and not run.distilled:
             random, inherited = (yaml.safe_load(path_of(n).read_text()) for n in (run.name, run.inherited_name))
             differing = {key for key in random if random[key] != inherited[key]}
             longer = {"train", "data"} if run.epochs > 1 else {"train"} if run.steps > 100_000 else set()
             assert differing == {"initial_checkpoint_dir", "tokenizer_dir", "out_dir"} | longer
+
+
+def test_the_distilled_run_differs_in_its_teacher_and_its_length_alone() -> None:
+    """The paper's: T 1, α 0.6 of the labels' loss, 50K steps; the teacher is what the reference's recipe leaves."""
+    taught, random = (yaml.safe_load(path_of(f"gpt2/medium_n12_{end}").read_text()) for end in ("kd", "random"))
+    settings = taught["data"]["init_args"]
+    assert settings.pop("teacher_dir") == str(parse(path_of("gpt2/medium_k24")).out_dir / "final")
+    assert (settings.pop("weight"), settings.pop("temperature")) == (pytest.approx(1 - 0.6), 1.0)
+    assert taught.pop("out_dir") != random.pop("out_dir")
+    taught["train"]["max_tokens"] *= 2
+    taught["data"]["class_path"] = random["data"]["class_path"]
+    assert taught == random
+    assert "2 × 0.355×10⁹ × 2.46×10⁹ = 1.74×10¹⁸ FLOPs" in path_of("gpt2/medium_n12_kd").read_text().replace(
+        "\n# ", " "
+    )
 
 
 def test_headers_say_which_gpus_divide_the_batch() -> None:

@@ -37,6 +37,9 @@ def body(run: Any) -> str:
     """What follows the header, of a Run of either table."""
     billions, rest = divmod(run.max_tokens, 10**9)
     not_a_float = "" if rest else f"  # litGPT rejects {billions}e9"
+    teacher = ""
+    if folder := getattr(run, "teacher", None):
+        teacher = f"    teacher_dir: {folder}\n    weight: {run.teacher_weight}\n    temperature: 1.0\n"
     start = f"checkpoints/{run.target}" if run.target and not run.random else "null"
     return f"""\
 model_name: {run.config.name}  # required by litGPT; model_config below is what counts
@@ -49,13 +52,13 @@ precision: bf16-mixed
 seed: {SEED}
 
 data:
-  class_path: inheritune_lit.data.PackedTokens
+  class_path: inheritune_lit.data.{"DistilledTokens" if teacher else "PackedTokens"}
   init_args:
     data_path: {run.corpus.folder}
     epochs: {run.epochs}
     seed: {SEED}
     num_workers: 2
-
+{teacher}
 train:
   max_tokens: {run.max_tokens}{not_a_float}
   max_seq_length: {run.sequence}

@@ -73,7 +73,7 @@ REFERENCES = {
 SHORTER = {"medium": (12, 14, 16), "large": (18,), "xlarge": (24,), "fineweb_medium": (16,), "fineweb_large": (16,)}
 
 VOCABULARY, PADDED_VOCABULARY = 50257, 50304
-STEPS = 100_000
+STEPS, DISTILLED_STEPS = 100_000, 50_000
 PAPERS_GPUS = 3  # of a node, A100-40GB
 
 
@@ -84,6 +84,7 @@ class Run:
     reference_key: str
     n_layer: int
     random: bool = False
+    distilled: bool = False  # from the whole reference; the paper's such run is from random weights
     steps: int = STEPS
     # Of every run. The paper's: length and warm-up. Ours: the others. Four sequences of each model fit 40 GiB by
     # `inheritune plan` (xlarge's 48 blocks on one GPU only while PyTorch's allocator gives freed blocks back), and both
@@ -91,6 +92,7 @@ class Run:
     sequence: ClassVar = 1024  # tokens
     warmup_steps: ClassVar = 2000
     micro_batch: ClassVar = 4
+    teacher_weight: ClassVar = 0.4  # 1 − the paper's α
     save_interval: ClassVar = 5000  # steps
     eval_iters: ClassVar = 200  # micro-batches: 819,200 tokens
     result: str = field(default="not run", compare=False)
@@ -128,6 +130,8 @@ class Run:
 
     @property
     def start(self) -> str:
+        if self.distilled:
+            return "random, distilled"
         return "random (reference)" if self.is_reference else "random" if self.random else "inherited"
 
     @property
@@ -144,6 +148,8 @@ class Run:
         """gpt2/large_n18: inherited, 100,000 steps; what differs from that is appended."""
         if self.is_reference:
             return self.reference_name
+        if self.distilled:
+            return f"{self.inherited_name}_kd"
         longer = "" if self.steps == STEPS else f"_{self.steps // 1000}k"
         return f"{self.inherited_name}{'_random' if self.random else ''}{longer}"
 
@@ -151,6 +157,11 @@ class Run:
     def target(self) -> str | None:
         """What surgery writes for it; None if it starts from random weights."""
         return None if self.random else f"gpt2_{self.reference_key}_n{self.n_layer}"
+
+    @property
+    def teacher(self) -> str | None:
+        """The folder of the model that it learns from, beside the labels."""
+        return f"out/{self.reference_name}/final" if self.distilled else None
 
     @property
     def max_tokens(self) -> int:
@@ -172,7 +183,10 @@ class Run:
     def published(self) -> LossRun | None:
         """The authors' run, if they have such a one."""
         size, start = self.reference.title.removeprefix("GPT-2 "), "random" if self.random else "inherited"
-        wanted = (self.reference.corpus.title, size, self.n_layer, start, self.steps)
+        blocks: int | None = self.n_layer
+        if self.distilled:  # whose log says nothing of blocks; the paper's table does
+            start, blocks = "distillation", None
+        wanted = (self.reference.corpus.title, size, blocks, start, self.steps)
         listed = {(run.data, run.size, run.blocks, run.start, run.steps): run for run in losses("gpt2_losses").runs}
         return listed.get(wanted)
 
@@ -190,6 +204,8 @@ def _shorter(key: str, n: int) -> Iterator[Run]:
     yield replace(run, random=True)
     if REFERENCES[key].corpus is OPENWEBTEXT:
         yield replace(run, random=True, steps=2 * STEPS)
+    if (key, n) == ("medium", 12):
+        yield replace(run, random=True, distilled=True, steps=DISTILLED_STEPS)
 
 
 def runs() -> Iterator[Run]:
@@ -236,6 +252,8 @@ def _steps(run: Run) -> list[tuple[str, str]]:
     corpus = run.reference.corpus
     prepare = (f"inheritune prepare --config recipes/data/{corpus.name}.yaml", f"→ {corpus.folder}; see there first")
     pretrain = (f"litgpt pretrain --config recipes/{run.name}.yaml", "one GPU, or some of a machine's with FSDP")
+    if run.distilled:
+        return [prepare, _train_reference(run), pretrain]
     if not run.target:
         return [prepare, pretrain]
     cut = (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", f"→ checkpoints/{run.target}")
@@ -252,6 +270,12 @@ def _title(run: Run) -> str:
         text = (
             f"{reference.title}, all of its {run.n_layer} blocks, from random weights, for {times}: the reference of "
             f"Algorithm 2 of {PAPER}, whose validation loss a shorter model is to reach."
+        )
+    elif run.distilled:
+        text = (
+            f"A random start of the shape of {reference.title}'s first {run.n_layer} blocks, distilled from all "
+            f"{reference.n_layer}, for {times}: logit distillation, which {PAPER} compares its own "
+            f"recipes/{run.inherited_name}.yaml with."
         )
     elif run.random:
         than = ", trained twice as long" if run.steps > STEPS else "; nothing else differs but tokenizer_dir"
@@ -287,17 +311,33 @@ def _sources(run: Run) -> str:
         "Ours, where the paper is silent: bf16-mixed (with bf16-true, AdamW's small steps are rounded away), micro "
         "batch, windows of an evaluation, checkpoint interval, seed.",
         *[tokenizer][run.target is not None :],
+        *[_teacher(run)][not run.distilled :],
         "The head is the token embedding: GPT-2's model here ties them by itself, on many GPUs too, hence "
         "tie_embeddings: false, which is litGPT's own way.",
     )
 
 
+def _teacher(run: Run) -> str:
+    return (
+        f"The teacher is the reference, trained first. The paper's: temperature 1, α 0.6, {run.steps:,} steps; the "
+        "rest as for its other runs, as it says nothing of it. Nor does it say what α is the share of: in the authors' "
+        "log the training loss is 0.59 to 0.61 times the validation loss from the first step to the last, so it is taken "
+        f"to be the labels', and the teacher has the rest: weight {run.teacher_weight}. By the same log the teacher's "
+        "part of their loss was next to nothing."
+    )
+
+
 def _cost(run: Run) -> str:
     total, inside = parameters(run.config)
+    taught = ""
+    if run.distilled:
+        size = parameters(config_of(run.reference, run.reference.n_layer))[0]
+        flops = f"2 × {size / 1e9:.3f}×10⁹ × {power(run.max_tokens)} = {power(2 * size * run.max_tokens)} FLOPs"
+        taught = f", without the teacher's forward passes, {flops}"
     called = f" (the paper calls it {run.reference.called})" if run.is_reference else ""
     return comment(
         f"{total:,} parameters{called}, {inside:,} without embeddings.",
-        cost(run, GPUS["a100-40"], "A100"),
+        cost(run, GPUS["a100-40"], "A100", taught),
     )
 
 
