@@ -3,6 +3,7 @@
 import copy
 import csv
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from litgpt.__main__ import main
 from litgpt.pretrain import get_lr
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
@@ -89,6 +92,44 @@ def test_targets_of_other_positions_are_refused(tmp_path: Path, shift: int) -> N
     assert data.loss(tokens[:, :19], logits, tokens[:, 1:19]).item() == pytest.approx(4.159, abs=1e-3)
     with pytest.raises(InheritError, match="targets are not the micro-batch's tokens, each moved by one"):
         data.loss(tokens[:, :19], logits, tokens[:, shift : shift + 18])
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes of tensors that are alive at once, of those that are made within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for storage in (tensor.untyped_storage() for tensor in tree_leaves(out) if isinstance(tensor, Tensor)):
+            if storage._cdata not in self.live:
+                self.live[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.bytes = max(self.bytes, sum(self.live.values()))
+        return out
+
+
+@pytest.mark.parametrize("windows", [1, 4])
+def test_it_holds_at_most_one_tensor_of_logits_more_than_litgpt(tmp_path: Path, windows: int) -> None:
+    data = taught_by(make_checkpoint(tmp_path / "teacher"))
+    data.teacher = lambda tokens: torch.zeros(*tokens.shape, 64, dtype=torch.bfloat16)  # type: ignore[assignment]
+    data.place = torch.device("cpu")
+    tokens = torch.zeros(windows, 1025, dtype=torch.long)
+    targets = tokens[:, 1:]
+
+    def peak(loss: Callable[[Tensor], Tensor]) -> float:
+        head = torch.zeros(windows, 1024, 64, requires_grad=True)
+        with Peak() as most:
+            logits = head * 1.0  # litGPT's loop has a name for them, too
+            loss(logits).backward()
+        return most.bytes / (4 * head.numel())
+
+    plain = peak(lambda logits: chunked_cross_entropy(logits, targets))
+    assert 3 <= plain < 3.1
+    assert peak(lambda logits: data.loss(tokens, logits, targets)) <= plain + 1
 
 
 # In `litgpt pretrain`
