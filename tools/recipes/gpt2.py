@@ -321,9 +321,9 @@ def _teacher(run: Run) -> str:
     return (
         f"The teacher is the reference, trained first. The paper's: temperature 1, α 0.6, {run.steps:,} steps; the "
         "rest as for its other runs, as it says nothing of it. Nor does it say what α is the share of: in the authors' "
-        "log the training loss is 0.59 to 0.61 times the validation loss from the first step to the last, so it is taken "
-        f"to be the labels', and the teacher has the rest: weight {run.teacher_weight}. By the same log the teacher's "
-        "part of their loss was next to nothing."
+        "log the training loss is 0.59 to 0.61 times the validation loss from the first step to the last, so it is "
+        f"taken to be the labels', and the teacher has the rest: weight {run.teacher_weight}. By the same log the "
+        "teacher's part of their loss was next to nothing."
     )
 
 
