@@ -40,11 +40,17 @@ class UniqueKeys(yaml.SafeLoader):
 def test_count() -> None:
     """A recipe that the glob no longer finds is a recipe that nothing checks."""
     counts = Counter(path.parent.name for path in RECIPES)
-    # low data: 19 runs, each from both starts, and the demo; one surgery for each of 10 targets
+    # low data: 19 runs, each from both starts, the demo, 3 with better blocks; one surgery for each of 10 + 3 targets
     # GPT-2: 5 references and 7 targets, each of these with a random start, on OpenWebText with a longer one too;
     # the distilled one, and the growth demo's
-    assert counts == {"recipes": 2 * 19 + 1, "gpt2": 5 + 2 * 7 + 5 + 1 + 1, "surgery": 10 + 7, "data": 6, "growth": 4}
-    assert len(PRETRAIN) == 39 + 26
+    assert counts == {
+        "recipes": 2 * 19 + 1 + 3,
+        "gpt2": 5 + 2 * 7 + 5 + 1 + 1,
+        "surgery": 13 + 7,
+        "data": 6,
+        "growth": 4,
+    }
+    assert len(PRETRAIN) == 42 + 26
     names = [str(path.relative_to(ROOT / "recipes/eval")) for path in EVAL]
     assert names == ["gpt2.yaml", "low_data.yaml", "smoke.yaml", "tasks/next_line.yaml"]
 
@@ -121,8 +127,8 @@ def test_a_random_start_differs_in_its_start_alone() -> None:
 
 
 def test_the_table_holds_the_papers_low_data_runs() -> None:
-    inherited = [run for run in runs() if not run.random]
-    assert len({run.name for run in runs()}) == 2 * len(inherited) == 38
+    inherited = [run for run in runs() if run.start == "inherited"]
+    assert len({run.name for run in runs()}) - 3 == 2 * len(inherited) == 38
     main = {
         run.n_layer for run in inherited if (run.reference_key, run.subset_key, run.epochs) == ("openllama3b", "1b", 8)
     }
@@ -203,3 +209,17 @@ def test_main_recipe_trains_at_a_small_width(tmp_path: Path) -> None:
     # it started from the target: three steps, of AdamW at a learning rate of at most 3e-4, move nothing far
     assert all(torch.allclose(start[name], trained[name], atol=1e-3) for name in start)
     assert not all(torch.equal(start[name], trained[name]) for name in start)
+
+
+def test_better_blocks_change_nothing_else() -> None:
+    """So that a run of NAME_best and one of NAME can be compared; the surgery recipe keeps as many blocks."""
+    for run in (run for run in runs() if run.chosen):
+        best, plain = (
+            yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text()) for name in (run.name, run.name[:-5])
+        )
+        differing = {key for key in best if best[key] != plain[key]}
+        assert differing == {"initial_checkpoint_dir", "tokenizer_dir", "out_dir"}
+        cut = yaml.safe_load((ROOT / f"recipes/surgery/{run.target}.yaml").read_text())
+        blocks = parse_layers(cut["layers"], run.reference.n_layer)
+        assert len(blocks) == run.n_layer
+        assert cut["out_dir"] == best["initial_checkpoint_dir"]

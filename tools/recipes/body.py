@@ -141,10 +141,10 @@ def cost(run: Any, gpu: Gpu, what: str, aside: str = "") -> str:
     )
 
 
-def surgery(run: Any, header: str, before: tuple[str, str], size: str, source: str) -> str:
+def surgery(run: Any, header: str, before: tuple[str, str], size: str, source: str, layers: str = "") -> str:
     """The recipe of `inheritune surgery` for a run's target."""
     steps = [before, (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", "")]
-    settings = f'source_dir: {source}\nlayers: "{run.n_layer}"\nout_dir: checkpoints/{run.target}\n'
+    settings = f'source_dir: {source}\nlayers: "{layers or run.n_layer}"\nout_dir: checkpoints/{run.target}\n'
     return f"{comment(header)}\n#\n{commands(steps)}\n#\n{comment(size)}\n{settings}"
 
 

@@ -81,6 +81,8 @@ class Run:
     micro_batch: int
     """Sequences that a GPU takes at a time (ours): by `inheritune plan` the most that fits 48 GiB, else 80; up to 8"""
     random: bool = False
+    chosen: str = ""
+    """The --layers of blocks that are not the paper's first n: the shares that were best in small models"""
     # Of every run. The paper's: batch, learning rate, warm-up. Ours, where it is silent: the others.
     sequence: ClassVar = 2048  # tokens
     batch: ClassVar = 64  # sequences a step: 131,072 tokens
@@ -109,7 +111,7 @@ class Run:
 
     @property
     def start(self) -> str:
-        return "random" if self.random else "inherited"
+        return "random" if self.random else "chosen" if self.chosen else "inherited"
 
     @property
     def reproduces(self) -> str:
@@ -118,11 +120,11 @@ class Run:
     @property
     def target(self) -> str:
         """What surgery writes for it, and its random start has the shape of."""
-        return f"{self.reference_key}_n{self.n_layer}"
+        return f"{self.reference_key}_n{self.n_layer}{'_best' if self.chosen else ''}"
 
     @property
     def name(self) -> str:
-        """openllama3b_n13: on 1B tokens, 8 epochs, inherited; what differs from that is appended."""
+        """openllama3b_n13: on 1B tokens, 8 epochs, the first blocks; what differs from that is appended."""
         subset = "" if self.subset_key == "1b" else f"_{self.subset_key}"
         epochs = "" if self.epochs == MAIN_EPOCHS[self.subset_key] else f"_e{self.epochs}"
         return f"{self.target}{subset}{epochs}{'_random' if self.random else ''}"
@@ -145,6 +147,7 @@ class Run:
 DEPTHS = "ablation: MMLU against the number of blocks"
 EPOCHS = "ablation: quality against epochs on 1B tokens"
 MMLU = "MMLU (5-shot) by reference and tokens"
+BEST = "nothing: better blocks, by small models"
 
 _INHERITED = (
     Run(
@@ -167,12 +170,17 @@ _INHERITED = (
     Run("llama2_7b", 7, "50b", MMLU, epochs=1, micro_batch=4),
 )
 
+# 3 + 12 of 30 blocks and 2 + 6 of 16 were best of the halves tried, 3 + 4 of 30 of the quarters (benchmarks/starts.md)
+_CHOSEN = {"openllama3b_n13": "0-2,16-25", "openllama7b_n7": "0-2,28-31", "llama2_7b_n7": "0-2,28-31"}
+
 
 def runs() -> Iterator[Run]:
-    """Every inherited start, each followed by its comparison: the same shape and settings from a random start."""
+    """Every inherited start, followed by its random start, and by better blocks for the main one of each reference."""
     for run in _INHERITED:
         yield run
         yield replace(run, random=True)
+        if chosen := _CHOSEN.get(run.name):
+            yield replace(run, chosen=chosen, shows=BEST)
 
 
 def render() -> dict[str, str]:
@@ -206,6 +214,12 @@ def _title(run: Run) -> str:
             f"what recipes/{run.name.removesuffix('_random')}.yaml, Algorithm 1 of {PAPER}, is to be compared with; "
             "nothing else differs. The edge of a pruned start shrinks as tokens are added (arXiv 2606.14150)."
         )
+    if run.chosen:
+        return (
+            f"{run.reference.title} → {run.n_layer} of its blocks, --layers {run.chosen}, trained for {times}: "
+            f"recipes/{run.name.removesuffix('_best')}.yaml with other blocks, to be compared with it and with its "
+            "random start; nothing else differs."
+        )
     return (
         f"{run.reference.title} → its first {run.n_layer} blocks, trained for {times}: Algorithm 1 of {PAPER}. "
         f"Reproduces: {run.reproduces}."
@@ -228,6 +242,14 @@ def _sources(run: Run) -> str:
         f"The paper's {steps:,} steps and its tokens disagree ({steps:,} × {run.step_tokens:,} = "
         f"{power(steps * run.step_tokens)}); this recipe keeps the tokens."
     )
+    chosen = bool(run.chosen) * (
+        "Evidence: on models of 135M and 16M parameters and up to 21M tokens, few first and many last blocks needed a "
+        "quarter to a sixty-fourth of the tokens that the first n need for the same loss (benchmarks/starts.md of the "
+        "repository). A guess: that it holds for billions of both, that these shares of first and last are this "
+        "reference's, that the paper's learning rate suits. To measure the blocks, once the data are prepared: "
+        f"`inheritune choose {run.reference.folder} --data {run.corpus.folder} --keep {run.n_layer} --out_dir "
+        "out/choice`; write the --layers that it names into the surgery recipe."
+    )
     random = run.random * (
         "tokenizer_dir is the folder that surgery wrote, for a random start too: litGPT copies config.json from there "
         "into every checkpoint, and the reference's states a depth that evaluation would fill with random blocks."
@@ -237,7 +259,7 @@ def _sources(run: Run) -> str:
         f"{run.warmup_steps:,} warm-up steps, weight decay {WEIGHT_DECAY}.",
         "Ours, where the paper is silent: min_lr (a tenth of the peak), betas, gradient clipping, bf16-mixed (with "
         "bf16-true, AdamW's small steps are rounded away), micro batch, evaluation and checkpoint intervals, seed.",
-        *filter(None, [disagree, random]),
+        *filter(None, [disagree, random, chosen]),
     )
 
 
@@ -261,11 +283,13 @@ def _gpus(run: Run) -> str:
 def _surgery(run: Run) -> str:
     total, inside = parameters(run.config)
     papers = {"openllama3b_n13": " (the paper calls it 1.5B)", "llama2_7b_n7": " (the paper calls it 1.6B)"}
+    which = f"Blocks {run.chosen}" if run.chosen else f"The first {run.n_layer}"
     return surgery(
         run,
-        f"The first {run.n_layer} of {run.reference.title}'s {run.reference.n_layer} blocks, with its token embedding, "
-        "final norm and LM head.",
+        f"{which} of {run.reference.title}'s {run.reference.n_layer} blocks, with its token embedding, final norm and "
+        "LM head.",
         _download(run),
         f"{total:,} parameters, {inside:,} without embeddings and head{papers.get(run.target, '')}.",
         run.reference.folder,
+        run.chosen,
     )
