@@ -13,9 +13,8 @@ from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.demo import after, demo, stages
-from inheritune_lit.demo.figure import draw
 from inheritune_lit.demo.inputs import DOWNLOADS, fetch
-from inheritune_lit.demo.results import compare, table, verdict
+from inheritune_lit.demo.results import compare, draw, table, verdict
 from inheritune_lit.demo.stages import Paths, render, surgery, train
 from inheritune_lit.evaluate.results import FORMAT, versions
 
@@ -64,7 +63,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 def test_it_evaluates_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the model card has the results."""
     done: list[str] = []
-    names = ["fetch", "write_text", "convert", "prepare", "surgery", "train", "results.compare", "figure.draw"]
+    names = ["fetch", "write_text", "convert", "prepare", "surgery", "train", "results.compare", "results.draw"]
     names += ["results.table", "after.evaluate", "after.export", "after.analyze", "after.report"]
     for name in names:
         monkeypatch.setattr(f"inheritune_lit.demo.{name}", lambda *_, name=name, **__: done.append(name) or {})
@@ -143,7 +142,7 @@ def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd:
     assert results["machine"]["precision"]["precision"] == stated
     assert max(map(len, text.splitlines())) <= 120
     json.dumps(results)
-    draw(results, small.out_dir / "curves.png")
+    draw(results, small.out_dir / "curves")
     picture = imread(small.out_dir / "curves.png")
     assert picture.shape[0] > 500
     assert picture.std() > 0.05, "there is something on it"

@@ -21,7 +21,6 @@ from matplotlib.image import imread
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.figure import spread
 from inheritune_lit.base.files import read_json, sha256_file, write_json
 from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
 from inheritune_lit.checkpoint.model import load_model
@@ -454,13 +453,6 @@ def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPat
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit("time left ")[-1] for line in lines[:3]] == ["loading", "validating", "first step"]
     assert len(lines) == 3 + 11, "then one line for each tenth"
-
-
-def test_names_beside_the_lines_keep_their_distance() -> None:
-    assert spread([1.0, 5.0, 3.0], 1.0) == [1.0, 5.0, 3.0]
-    assert spread([3.0, 3.0], 1.0) == [2.5, 3.5]
-    moved = spread([2.0, 2.1, 9.0, 2.2], 1.0)
-    assert moved == pytest.approx([1.1, 2.1, 9.0, 3.1])
 
 
 def test_tokenizer_is_one_that_litgpt_opens(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,6 @@ from matplotlib.image import imread
 from inheritune_lit import published
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.report import report
-from inheritune_lit.report.plots import shortened
 from inheritune_lit.report.score_tables import scores_table
 from inheritune_lit.report.scores import Score, bold_in, is_bold, is_chance, is_noise, table_for
 from inheritune_lit.report.subjects import read_subjects
@@ -387,9 +387,9 @@ def test_the_page_is_self_contained(page: Path) -> None:
     assert len(found.ids) == len(set(found.ids)), "an id is given once"
     anchors = {link[1:] for link in found.links if link.startswith("#")}
     assert anchors <= set(found.ids)
-    for name in ("inherited", "random", "OpenLLaMA-3B", "published", "chance"):
-        assert text.count(f">{name}</text>") == 2 + 6 * (name in ("inherited", "random")), "beside what is drawn"
-    assert found.tags.count("svg") == 8, "the loss on three axes, and the scores; each wide and narrow"
+    shown = [link.partition("base64,")[2] for link in found.links if link.startswith("data:image/svg+xml")]
+    files = [f"loss_{axis}" for axis in ("tokens", "steps", "hours")] + ["suite-0", "analysis_0_analysis"]
+    assert [b64decode(image) for image in shown] == [(page.parent / f"plots/{f}.svg").read_bytes() for f in files]
     for heading in ("Runs", "Loss", "Held-out text", "By domain", "Evaluation: low_data", "Layers", "Environment"):
         assert f">{heading}</h" in text
 
@@ -399,6 +399,9 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
     names = {path.name for path in (folder / "plots").iterdir()}
     curves = {f"loss_{axis}.{kind}" for axis in ("tokens", "steps", "hours") for kind in ("png", "svg")}
     assert names == curves | {"suite-0.png", "suite-0.svg", "analysis_0_analysis.svg"}
+    scores = (folder / "plots/suite-0.svg").read_text()
+    for name in ("inherited", "random", "OpenLLaMA-3B", "published", "chance"):
+        assert f">{name}</text>" in scores, "in the legend"
     for name in curves:
         if name.endswith("png"):
             assert imread(folder / "plots" / name).std() > 0.05
@@ -406,10 +409,10 @@ def test_plots_and_text_lie_beside_it(page: Path) -> None:
             text = (folder / "plots" / name).read_text()
             assert "#0072b2" in text
             assert "#d55e00" in text
-            assert "4.100" in text, "where the random start ends"
+            assert ">random  4.100</text>" in text, "where the random start ends, in the legend"
     assert ">GPU-hours<" in (folder / "plots/loss_hours.svg").read_text()
     markdown = (folder / "report.md").read_text()
-    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.png", "suite-0.png", "analysis_0_analysis.svg"))
+    assert all(f"](plots/{link})" in markdown for link in ("loss_tokens.svg", "suite-0.svg", "analysis_0_analysis.svg"))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert "| inherited | 4 | 5.0 | 3.0 | 8.5 | 7.5 | " in rows
     assert any(line.startswith("| inherited (inherited from open\\_llama\\_3b) | **50.96**") for line in rows)
@@ -425,7 +428,8 @@ def test_a_hostile_name_is_text(tmp_path: Path) -> None:
     shutil.copyfile(evaluate(run) / "recipe.yaml", run / 'analysis/"><b>.svg')
     report([run], out_dir=tmp_path / "report")
     found = Page((tmp_path / "report/report.html").read_text())
-    assert "svg" in found.tags, "one run alone has curves, too"
+    assert found.tags.count("img") == 5, "one run alone has curves, too"
+    assert ">&lt;script" in (tmp_path / "report/plots/loss_tokens.svg").read_text()
     assert "script" not in found.tags
     assert "b" not in found.tags
     assert found.handlers == []
@@ -454,7 +458,7 @@ def test_a_bare_run_says_what_is_missing(tmp_path: Path) -> None:
     ):
         assert re.search(line, text.partition("## What is missing")[2])
     assert not (tmp_path / "report/plots").exists()
-    assert "<svg" not in (tmp_path / "report/report.html").read_text()
+    assert "<img" not in (tmp_path / "report/report.html").read_text()
 
 
 def test_a_model_that_was_only_evaluated(runs: list[Path], tmp_path: Path) -> None:
@@ -500,7 +504,7 @@ def test_a_run_that_diverged(tmp_path: Path) -> None:
     report([good, late, never], out_dir=tmp_path / "report")
     drawn = (tmp_path / "report/plots/loss_tokens.svg").read_text()
     assert "6.900" in drawn, "its last number: 8.1 − 60/50"
-    assert ">never<" not in drawn
+    assert ">never  " not in drawn
     said = (tmp_path / "report/report.md").read_text().partition("## What is missing")[2]
     assert "late ended with a validation loss of nan: it diverged." in said
     random = make_run(tmp_path / "random", falling(4, 2), random=True)
@@ -535,9 +539,6 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     folders = [tmp_path / place / "run" for place in ("a/x", "b/x", "c")]
     names = [s.name for s in read_subjects([make_run(folder, falling(6, 3)) for folder in folders])]
     assert names == ["a/x/run", "b/x/run", "c/run"]
-    assert shortened(["model_n13_random", "model_n13_last"], 8) == ["…random", "…last"]
-    assert shortened(["short", "names"], 8) == ["short", "names"]
-    assert shortened(["a_very_long_name_indeed"], 9) == ["a_ve…deed"]
 
 
 def test_gpt2_stands_beside_its_published_losses(tmp_path: Path) -> None:
@@ -616,11 +617,11 @@ def test_the_page_in_chromium(page: Path, tmp_path: Path) -> None:
         assert seen["console"] == []
         assert seen["requests"] == set()
     for seen in (light, phone):
-        assert pixels(seen["picture"], "#0072b2") > 300, "the inherited start's curve"
-        assert pixels(seen["picture"], "#d55e00") > 300, "the random start's"
+        assert pixels(seen["picture"], "#0072b2") > 100, "the inherited start's curve"
+        assert pixels(seen["picture"], "#d55e00") > 100, "the random start's"
         assert pixels(seen["picture"], "#ffffff") > 0.5 * seen["picture"][..., 0].size
-    assert pixels(dark["picture"], "#4ba6e8") > 300
-    assert pixels(dark["picture"], "#f2803a") > 300
+    red, _, blue = np.moveaxis(dark["picture"], -1, 0)
+    assert (red - blue > 100).sum() > 300, "the random start's curve, lighter"
     assert pixels(dark["picture"], "#ffffff") < 0.1 * dark["picture"][..., 0].size
 
 

@@ -1,66 +1,96 @@
-"""What all figures share: colours, a plain frame, and names beside the lines instead of a legend to look up."""
+"""What all figures share: colours, a plain frame, loss curves with a legend; each as PNG and as SVG."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which the colour-blind can tell apart
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, GREY, FAINT = "#333333", "#666666", "#999999"
-STYLE: dict[str, Any] = {
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.edgecolor": FAINT,
+STYLE: Any = {
+    **{"font.size": 10, "axes.titlesize": 10.5, "axes.titlelocation": "left", "figure.titleweight": "bold"},
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **{"axes.edgecolor": FAINT, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
+    **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": "#ECECEC", "legend.frameon": False},
+    **{"xtick.major.size": 0, "ytick.major.size": 0, "xtick.major.pad": 5, "ytick.major.pad": 5},
+    **{"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "inheritune", "savefig.dpi": 150},
 }
+METADATA = {"png": {"Software": None}, "svg": {"Date": None}}  # the same figure gives the same file
+MARKERS = "osD^vP"
+Point: TypeAlias = tuple[float, float]
 
 
-def canvas(title: str, explanation: str) -> "tuple[Figure, Axes]":
-    """A figure with a title, a line below it that says how to read it, and room for names to the right of the axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+@dataclass(frozen=True)
+class Line:
+    """One run's losses, as (place on the x axis, nats per token)."""
+
+    name: str
+    colour: str
+    validation: Sequence[Point]
+    training: Sequence[Point] = ()
+    """Drawn faint"""
+
+
+@contextmanager
+def drawing(stem: Path, size: tuple[float, float], title: str = "", **subplots: Any) -> Iterator[Sequence[Any]]:
+    """Axes in a row to draw on; in the end they are written as `stem`.png and `stem`.svg. No screen is needed.
+
+    Args:
+        stem: The files' path without its ending.
+        size: Width and height in inches.
+        title: Above all axes.
+        subplots: As matplotlib's Figure.subplots takes them.
+    """
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.4), dpi=160, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.075, 0.115, 0.70, 0.73))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#ECECEC", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=6)
-    figure.text(0.015, 0.945, title, fontsize=15, weight="bold")
-    figure.text(0.015, 0.895, explanation, color=GREY)
-    return figure, axes
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, facecolor="white", layout="constrained")
+        yield figure.subplots(squeeze=False, **subplots)[0]
+        figure.suptitle(title)
+        for ending, metadata in METADATA.items():
+            figure.savefig(f"{stem}.{ending}", metadata=metadata)
 
 
-def label(axes: "Axes", x: float, y: float, text: str, colour: str, more: str = "") -> None:
-    """A line's name beside its end."""
-    place: dict[str, Any] = {
-        "xycoords": "data",
-        "textcoords": "offset points",
-        "va": "center",
-        "annotation_clip": False,
-    }
-    axes.annotate(text, (x, y), (11, 0), color=colour, weight="bold", **place)
-    if more:
-        axes.annotate(more, (x, y), (11, -15), color=GREY, **place)
+def draw_losses(axes: "Axes", lines: Sequence[Line], x: str, levels: Mapping[str, float] | None = None) -> None:
+    """Loss curves and their legend, which has each one's last loss.
+
+    The axis ends at what is drawn after a tenth of the way: the fall before that would flatten all the rest.
+
+    Args:
+        axes: Of `drawing`.
+        lines: At least one with a point.
+        x: What the losses are drawn against.
+        levels: Losses that are drawn as dashed lines, by name.
+    """
+    entries = {}
+    for marker, line in zip(MARKERS * len(lines), lines, strict=False):
+        look: dict[str, Any] = {"color": line.colour, "marker": marker, "markersize": 4.5, "zorder": 3}
+        if line.training:
+            axes.plot(*zip(*line.training, strict=True), color=line.colour, alpha=0.3, linewidth=1.1)
+        every = max(1, len(line.validation) // 12)
+        (drawn,) = axes.plot([x for x, _ in line.validation], [y for _, y in line.validation], markevery=every, **look)
+        if last := (line.validation or line.training)[-1:]:
+            entries[f"{line.name}  {last[0][1]:.3f}"] = drawn
+    for name, level in (levels or {}).items():
+        entries[f"{name}  {level:.3f}"] = axes.axhline(level, color=INK, linewidth=1.2, linestyle="--")
+    curves = [curve for line in lines for curve in (line.validation, line.training) if curve]
+    shown = [loss for curve in curves for place, loss in curve if 10 * place >= curve[-1][0]]
+    shown += (levels or {}).values()
+    margin = 0.05 * (max(shown) - min(shown)) or 0.1
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
+    axes.set(xlim=(0, None), xlabel=x, ylabel="loss, nats per token")
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    legend(axes, entries)
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Moves values apart, as little as it takes: in the same order, each at least `gap` above the one below it."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    clusters: list[tuple[float, int]] = []  # centre and size of a run of names that touch
-    for i in order:
-        clusters.append((values[i], 1))
-        while len(clusters) > 1 and clusters[-1][0] - clusters[-2][0] < gap * (clusters[-1][1] + clusters[-2][1]) / 2:
-            (high, more), (low, fewer) = clusters.pop(), clusters.pop()
-            clusters.append(((high * more + low * fewer) / (more + fewer), more + fewer))
-    places = [centre + gap * (i - (size - 1) / 2) for centre, size in clusters for i in range(size)]
-    moved = [0.0] * len(values)
-    for i, place in zip(order, places, strict=True):
-        moved[i] = place
-    return moved
+def legend(axes: "Axes", entries: Mapping[str, Any]) -> None:
+    """A legend below the axes, one {name: what was drawn} a line; long names are folded."""
+    names = [textwrap.fill(name, 75, break_on_hyphens=False) for name in entries]
+    axes.get_figure().legend(list(entries.values()), names, loc="outside lower left")  # type: ignore[union-attr]

@@ -3,24 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.figure import BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION
+from inheritune_lit.base.figure import BLUE, FAINT, GREEN, ORANGE, PURPLE, SKY, VERMILION, drawing
 
 COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 
 
 def draw(choice: dict[str, Any], out_dir: Path) -> None:
     """Writes choice.png and choice.svg."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = sorted(choice["candidates"], key=lambda row: (-len(row["rounds"]), row["rounds"][-1]["loss"]))
-    style: Any = STYLE | {"font.size": 10, "svg.hashsalt": "inheritune", "legend.frameon": False}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(12, 4.6), dpi=150, facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (3, 2)})
-        depth = choice["reference"]["n_layer"]
+    depth = choice["reference"]["n_layer"]
+    title = f"{choice['keep']} of {depth} blocks, trained for a short while"
+    with drawing(out_dir / "choice", (12, 4.6), title, ncols=2, width_ratios=(3, 2)) as (left, right):
         for i, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
             y = len(rows) - i
             left.scatter(range(depth), [y] * depth, marker="s", s=26, color="#ECECEC")
@@ -29,14 +22,9 @@ def draw(choice: dict[str, Any], out_dir: Path) -> None:
             right.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, label=row["layers"])
         left.set_yticks(range(len(rows), 0, -1), [f"{row['layers']}\n{row['kind']}" for row in rows])
         left.set_xlabel(f"blocks of {choice['reference']['name']} that are kept")
+        left.grid(visible=False)
+        left.spines["left"].set_visible(False)
         right.axhline(choice["reference"]["loss"], color=FAINT, linewidth=1, linestyle="--", label="whole reference")
         right.set_xlabel(f"optimizer steps of {choice['step_tokens']:,} tokens")
         right.set_ylabel("held-out loss, nats per token")
         right.legend(title="--layers")
-        for axes in (left, right):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(length=0, pad=5)
-        left.spines[["left"]].set_visible(False)
-        figure.suptitle(f"{choice['keep']} of {depth} blocks, trained for a short while", weight="bold", fontsize=13)
-        for ending in ("png", "svg"):
-            figure.savefig(out_dir / f"choice.{ending}")

@@ -64,11 +64,10 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
         with stage("Train a random start of the same shape on the same batches") as done:
             done["reused"] = train(paths, inherited=False)
         with stage("Compare on the held-out play"):
-            from inheritune_lit.demo.figure import draw
-            from inheritune_lit.demo.results import compare, table
+            from inheritune_lit.demo.results import compare, draw, table
 
             results = compare(paths)
-            draw(results, paths.out_dir / "loss_curves.png")
+            draw(results, paths.out_dir / "loss_curves")
         with stage("Ask the models what comes next in the held-out play"):
             after.evaluate(paths)
         with stage("Export the trained model to Hugging Face's format") as done:

@@ -4,8 +4,10 @@ import os
 import platform
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
+from inheritune_lit.base.figure import BLUE, VERMILION, Line, draw_losses, drawing
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.checkpoint.receipt import versions
@@ -94,6 +96,19 @@ def compare(paths: Paths) -> dict[str, Any]:
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def draw(results: dict[str, Any], stem: Path) -> None:
+    """Validation loss against tokens for both starts, as `stem`.png and `stem`.svg."""
+    reference = results["models"]["reference"]
+    lines = [
+        Line(f"{name} start", colour, results["curves"][name]["validation"], results["curves"][name]["training"])
+        for name, colour in (("inherited", BLUE), ("random", VERMILION))
+    ]
+    blocks = len(results["settings"]["blocks"])
+    title = f"{blocks} of SmolLM2's {reference['blocks']} blocks, trained on Shakespeare"
+    with drawing(stem, (8, 5), title) as (axes,):
+        draw_losses(axes, lines, "tokens trained on", {reference["label"]: reference["validation_loss"]})
 
 
 def table(results: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, canvas, spread
+from inheritune_lit.base.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, Line, draw_losses, drawing
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.checkpoint.folder import find_checkpoint
 from inheritune_lit.grow.ledger import LEDGER
@@ -14,7 +14,7 @@ from inheritune_lit.grow.stages import REFERENCE, Settings
 from inheritune_lit.pretrain.bar import duration
 from inheritune_lit.runs.folder import read_run
 
-FIGURE = "growth.png"
+FIGURE = "growth"
 TARGETS = (SKY, BLUE, GREEN, PURPLE)
 """For one n after the other"""
 RANDOM = (VERMILION, ORANGE)
@@ -25,7 +25,7 @@ def report(settings: Settings, content: Mapping[str, Any]) -> str:
     """Draws the figure, and returns what to print."""
     path = settings.out_dir / FIGURE
     draw(settings, content["stages"], path)
-    return f"\n{table(content)}\n\nCurves: {path}; all numbers: {settings.out_dir / LEDGER}"
+    return f"\n{table(content)}\n\nCurves: {path}.png; all numbers: {settings.out_dir / LEDGER}"
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -56,36 +56,16 @@ def _row(name: str, stage: Mapping[str, Any], benchmark: float) -> tuple[str, ..
     )
 
 
-def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     """Validation loss against steps for every stage with a log, with the benchmark as a dashed line."""
-    import matplotlib as mpl
-
     done = {name: stage for name, stage in stages.items() if stage["state"] == "done"}
-    curves = curves_of(settings, done)
-    colours, benchmark = _colours(done), stages[REFERENCE]["validation_loss"]
-    depths = [stage["blocks"] for name, stage in done.items() if "decision" in stage]
-    title = f"{depths[0]} to {depths[-1]}" if len(depths) > 1 else f"{depths[0]}"
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # matplotlib lists every key in its type
-        figure, axes = canvas(
-            f"{title} of {settings.blocks} blocks, against the whole model",
-            "validation loss, nats per token; dashed: the reference's, to be reached; dots: on all held-out text",
-        )
-        last = max(curve[-1][0] for curve in curves.values())
-        axes.set_xlim(0, last)
-        low, high = _limits(curves.values())
-        axes.set_ylim(low, high)
-        axes.set_xlabel("optimizer steps")
-        axes.axhline(benchmark, color=INK, linewidth=1.1, linestyle=(0, (5, 4)), zorder=1)
-        for name, curve in curves.items():
-            x, y = zip(*curve, strict=True)
-            axes.plot(x, y, color=colours[name], linewidth=1.8, zorder=2)
-            axes.plot(x[-1], y[-1], color=colours[name], marker="o", markersize=5, clip_on=False, zorder=3)
-            axes.plot([x[-1], last], [y[-1]] * 2, color=colours[name], linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
-        ends = {name: curve[-1][1] for name, curve in curves.items()}
-        if REFERENCE not in ends:
-            ends[REFERENCE] = benchmark
-        _names(axes, ends, {**colours, REFERENCE: INK}, stages, (high - low) / 18)
-        figure.savefig(path)
+    depths = [str(stage["blocks"]) for stage in done.values() if "decision" in stage]
+    title = f"{' to '.join(dict.fromkeys((depths[0], depths[-1])))} of {settings.blocks} blocks, beside the whole model"
+    curves, colours = curves_of(settings, done), _colours(done)
+    lines = [Line(name, colours[name], curve) for name, curve in curves.items()]
+    with drawing(stem, (8, 4.6 + 0.2 * len(lines)), title) as (axes,):
+        benchmark = {"the reference's, to be reached": stages[REFERENCE]["validation_loss"]}
+        draw_losses(axes, lines, "optimizer steps", benchmark)
 
 
 def curves_of(settings: Settings, done: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -113,22 +93,3 @@ def _colours(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     randoms = [name for name, stage in stages.items() if stage["start"] == "random" and name != REFERENCE]
     colours = {name: TARGETS[i % len(TARGETS)] for i, name in enumerate(targets)}
     return {REFERENCE: INK} | colours | {name: RANDOM[i % len(RANDOM)] for i, name in enumerate(randoms)}
-
-
-def _limits(curves: Any) -> tuple[float, float]:
-    """From below the best loss to what the curves are at after a tenth of their steps: the beginning is a cliff."""
-    ends = [loss for curve in curves for step, loss in curve if step >= curve[-1][0] / 10]
-    low, high = min(ends), max(ends)
-    margin = 0.05 * (high - low) or 0.1
-    return low - margin, high + margin
-
-
-def _names(
-    axes: Any, ends: Mapping[str, float], colours: Mapping[str, str], stages: Mapping[str, Any], gap: float
-) -> None:
-    for (name, loss), place in zip(ends.items(), spread(list(ends.values()), gap), strict=True):
-        stage = stages[name]
-        text = {"random": "random", "inherit": "inherited", "grow": "grown", "given": "given"}[stage["start"]]
-        text = "reference" if name == REFERENCE else f"{stage['blocks']} {text}{', 2T' * name.endswith('2t')}"
-        options: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-        axes.annotate(f"{text}  {loss:.3f}", (1.02, place), color=colours[name], weight="bold", **options)

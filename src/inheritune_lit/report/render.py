@@ -20,7 +20,6 @@ from inheritune_lit.report.score_plot import draw_scores
 from inheritune_lit.report.score_tables import differences_table, scores_table
 from inheritune_lit.report.scores import table_for
 from inheritune_lit.report.subjects import Subject, is_one_training_loss, missing
-from inheritune_lit.report.svg import Plot
 from inheritune_lit.report.tables import Cell, Row, Table, heads
 from inheritune_lit.runs.folder import share_of_training
 
@@ -35,13 +34,15 @@ TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of `inheritune analyze`."""
+    """A figure, in a file of the report's folder."""
 
     caption: str
-    file: str
-    """Within the report's folder"""
-    uri: str
-    """The same, for the page"""
+    path: Path
+
+    @property
+    def uri(self) -> str:
+        """The same, for the page: as an image it can neither run nor fetch anything."""
+        return f"data:{TYPES[self.path.suffix]};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Section:
     title: str
     tables: tuple[tuple[str, Table], ...] = ()
     """(title or "", table)"""
-    plots: tuple[Plot, ...] = ()
+    plots: tuple[Picture, ...] = ()
     """Of which the page shows one at a time"""
     plot_note: str = ""
     pictures: tuple[Picture, ...] = ()
@@ -90,9 +91,10 @@ def sections(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[S
     reach = tables(("Tokens to a loss", training.reach_table(subjects)))
     held_out = tables(("", training.held_out_table(subjects)), ("By domain", training.domains_table(subjects)))
     losses = training.losses_table(subjects, baselines)
+    curves = tuple(_drawn(axis, path) for axis, path in draw_curves(subjects, plots).items())
     return [
         Section("runs", "Runs", tables(("", training.runs_table(subjects)), differing)),
-        Section("loss", "Loss", reach, tuple(draw_curves(subjects, plots)), _curves_note(subjects)),
+        Section("loss", "Loss", reach, curves, _curves_note(subjects)),
         Section("held-out", "Held-out text", held_out),
         *evaluations,
         Section("published", losses[1], (("", losses[0]),)) if losses else Section("published", ""),
@@ -120,9 +122,13 @@ def _evaluations(subjects: Sequence[Subject], plots: Path, baselines: str) -> li
         if differences := differences_table(suite, those):
             tables.append(("Against the random start", differences))
         key = f"suite-{len(found)}"
-        picture = draw_scores(suite, those, published, plots / key)
+        picture = _drawn(f"Scores on {suite}", draw_scores(suite, those, published, plots / key))
         found.append(Section(key, f"Evaluation: {suite}", tuple(tables), (picture,)))
     return found
+
+
+def _drawn(caption: str, stem: Path) -> Picture:
+    return Picture(caption, stem.with_name(f"{stem.name}.svg"))
 
 
 def _pictures(subjects: Sequence[Subject], folder: Path) -> tuple[Picture, ...]:
@@ -132,9 +138,7 @@ def _pictures(subjects: Sequence[Subject], folder: Path) -> tuple[Picture, ...]:
             name = f"analysis_{number}_{re.sub(r'[^A-Za-z0-9.-]', '_', path.name)}"
             folder.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / name)
-            content = base64.b64encode(path.read_bytes()).decode()
-            uri = f"data:{TYPES[path.suffix]};base64,{content}"
-            pictures.append(Picture(f"{subject.name}: {path.stem.replace('_', ' ')}", f"{PLOTS}/{name}", uri))
+            pictures.append(Picture(f"{subject.name}: {path.stem.replace('_', ' ')}", folder / name))
     return tuple(pictures)
 
 
