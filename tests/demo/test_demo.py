@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,12 +11,10 @@ from matplotlib.image import imread
 
 from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.demo import after, demo, stages
-from inheritune_lit.demo.inputs import DOWNLOADS, fetch
-from inheritune_lit.demo.results import compare, draw, table, verdict
-from inheritune_lit.demo.stages import Paths, render, surgery, train
-from inheritune_lit.evaluate.results import FORMAT, versions
+from inheritune_lit.demo import demo, stages
+from inheritune_lit.demo.inputs import DOWNLOADS, fetch, inheritune
+from inheritune_lit.demo.results import RESULTS, table, verdict
+from inheritune_lit.demo.stages import Paths, render
 
 
 def test_verdict_reports_what_happened() -> None:
@@ -30,9 +28,9 @@ def test_verdict_reports_what_happened() -> None:
 def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:
     default, other, longer = Paths(tmp_path, "15", 40), Paths(tmp_path, "0-10,26-29", 40), Paths(tmp_path, "15", 80)
     assert default.target != other.target
-    assert len({paths.run(inherited=True) for paths in (default, other, longer)}) == 3
+    assert len({paths.runs["inherited"] for paths in (default, other, longer)}) == 3
     # a random start knows no blocks, only their number
-    assert default.run(inherited=False) == other.run(inherited=False) != longer.run(inherited=False)
+    assert default.runs["random"] == other.runs["random"] != longer.runs["random"]
     with pytest.raises(InheritError, match="The source has 30 blocks"):
         Paths(tmp_path, "31", 60)
     with pytest.raises(InheritError, match="--steps 9: expected at least 10"):
@@ -55,76 +53,52 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     folder = tmp_path_factory.mktemp("demo")
     paths = Paths(folder, "2", 10)
     make_checkpoint(paths.reference, n_layer=30)
+    config = paths.reference / "model_config.yaml"
+    config.write_text(config.read_text().replace("open_llama_3b", "small"))  # or it had to have that one's shape
     make_tokenizer(paths.reference)
     make_tokens(folder, paths.reference, documents=6)
     return paths
 
 
-def test_it_evaluates_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_evaluates_before_it_exports() -> None:
     """So that the model card has the results."""
-    done: list[str] = []
-    names = ["fetch", "write_text", "convert", "prepare", "surgery", "train", "results.compare", "results.draw"]
-    names += ["results.table", "after.evaluate", "after.export", "after.analyze", "after.report"]
-    for name in names:
-        monkeypatch.setattr(f"inheritune_lit.demo.{name}", lambda *_, name=name, **__: done.append(name) or {})
-    monkeypatch.setattr("inheritune_lit.demo.ROOM", 0)
-    demo(tmp_path)
-    assert done.index("after.evaluate") < done.index("after.export")
+    order = list(stages.STAGES.values())
+    assert order.index(stages.evaluate) < order.index(stages.export)
 
 
-def test_results_of_other_versions_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after an update; and what is exported has them in its model card."""
-    calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(after, "run_module", lambda *args, **_: calls.append(args[1:]))
-    monkeypatch.setattr(after, "QUESTIONS", 1)
-    paths = Paths(tmp_path, "2", 10)
-    paths.text.mkdir()
-    (paths.text / after.HELD_OUT).write_text("".join(f"There are {i} things in heaven.\n" for i in range(9)))
-    run, exported = paths.run(inherited=True), after.exported(paths)
-    checkpoint = make_checkpoint(run / "model")
-    exported.mkdir(parents=True)
-    source = {"fingerprint": Weights(checkpoint / "lit_model.pth").fingerprint()}
-    (exported / "inheritance.json").write_text(json.dumps({"files": {}, "source": source}))
-    (exported / "README.md").touch()
-    scores = after.scores(run)
-    scores.parent.mkdir()
-
-    for found, expected in (versions(), []), (versions() | {"lm_eval": "0.1"}, ["--overwrite"]):
-        scores.write_text(json.dumps({"format": FORMAT, "versions": found}))
-        after.evaluate(paths)
-        command, subject, *options = calls[-3]
-        assert (command, subject, options[4:]) == ("evaluate", str(run), expected)
-
-    scores.write_text(json.dumps({"tasks": {"next_line": {}}}))
-    (exported / "README.md").write_text("| next_line |")
-    assert after.export(paths) is True
-    (exported / "README.md").write_text("| none |")
-    assert after.export(paths) is False
-    assert calls[-1][:2] == ("export", str(run))
-
-
-def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """The last four stages with a small model, and again, when everything is reused until a parent changes."""
+def test_from_cut_to_page(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The demo with a small model, but for the scores and what is exported; and again, when all is there already."""
     recipe = yaml.safe_load(stages.RECIPE.read_text())
     recipe["train"] |= {"max_seq_length": 16, "global_batch_size": 4, "micro_batch_size": 4, "tie_embeddings": False}
     short = small.out_dir / "recipe.yaml"
     short.write_text(yaml.dump(recipe))
     monkeypatch.setattr(stages, "RECIPE", short)
+    commands: list[tuple[str, ...]] = []
 
-    assert [surgery(small), surgery(small)] == [False, True]
-    assert [train(small, inherited=inherited) for inherited in (True, False)] == [False, False]
-    assert [train(small, inherited=inherited) for inherited in (True, False)] == [True, True]
+    def run_here(*args: object, **environment: str) -> None:  # a process costs 10 s
+        commands.append(tuple(map(str, args)))
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        main(list(commands[-1]))
 
-    settings = render(small, inherited=True)
+    monkeypatch.setattr(stages, "inheritune", run_here)
+    monkeypatch.setattr(stages, "WINDOWS", 2)
+    monkeypatch.setattr(stages, "LENGTH", 16)
+    names = ["Fetch the model", "Convert", "Turn the text", "Ask the models", "Export"]
+    parts = {title: work for title, work in stages.STAGES.items() if not title.startswith(tuple(names))}
+    assert len(parts) == len(stages.STAGES) - len(names)
+    monkeypatch.setattr(stages, "STAGES", parts)
+    monkeypatch.setattr("inheritune_lit.demo.ROOM", 0)
+    demo(small.out_dir, layers=small.layers, steps=small.steps)
+
+    settings, random = render(small, "inherited"), render(small, "random")
     assert settings["train"]["max_tokens"] == 10 * 4 * 16
     assert settings["data"]["init_args"]["epochs"] == 8  # 40 windows out of 5 an epoch
     assert settings["eval"]["final_validation"] is False  # step 10 has one already
     assert settings["initial_checkpoint_dir"] == str(small.target)
-    random = render(small, inherited=False)
-    changed = {key for key in settings if settings[key] != random[key]}
-    assert changed == {"initial_checkpoint_dir", "out_dir"}
+    assert {key for key in settings if settings[key] != random[key]} == {"initial_checkpoint_dir", "out_dir"}
 
-    results: dict[str, Any] = compare(small)
+    results = json.loads((small.out_dir / RESULTS).read_text())
     models = results["models"]
     assert [models[name]["blocks"] for name in ("reference", "cut", "inherited", "random")] == [30, 2, 2, 2]
     assert len({model["validation_loss"] for model in models.values()}) == 4
@@ -136,37 +110,46 @@ def test_from_cut_to_table(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd:
     assert [tokens for tokens, _ in curves["random"]["training"]] == list(range(64, 641, 64))
 
     text = table(results)
+    assert text in capfd.readouterr().out
     assert "which no run here was trained on" in text
-    stated = yaml.safe_load((small.run(inherited=True) / "recipe.yaml").read_text())["precision"]
+    stated = yaml.safe_load((small.runs["inherited"] / "recipe.yaml").read_text())["precision"]
     assert f"\nTrained in {stated}: a product in bfloat16 takes " in text
     assert results["machine"]["precision"]["precision"] == stated
     assert max(map(len, text.splitlines())) <= 120
-    json.dumps(results)
-    draw(results, small.out_dir / "curves")
-    picture = imread(small.out_dir / "curves.png")
+    picture = imread(small.out_dir / "loss_curves.png")
     assert picture.shape[0] > 500
     assert picture.std() > 0.05, "there is something on it"
-
-    # what analyze found of both is there until a parent changes
-    run_here = lambda command, *arguments: main([command, *map(str, arguments)])  # noqa: E731  # a process costs 10 s
-    monkeypatch.setattr(after, "_inheritune", run_here)
-    monkeypatch.setattr(after, "WINDOWS", 2)
-    monkeypatch.setattr(after, "LENGTH", 16)
-    assert [after.analyze(small), after.analyze(small)] == [False, True]
-    folders = [small.reference, small.run(inherited=True)]
+    folders = [small.reference, small.runs["inherited"]]
     analyses = [json.loads((folder / "analysis/analysis.json").read_text()) for folder in folders]
     assert [len(analysis["blocks"]) for analysis in analyses] == [30, 2]
-    (folders[1] / "analysis/analysis.json").unlink()
-    assert after.analyze(small) is False
+    page = (small.report / "report.html").read_text()
+    assert all(run.name in page for run in small.runs.values())
 
-    # another reference: its target and the inherited run are made again, the random start stays
-    (small.reference / "lit_model.pth").unlink()
+    # the second time nothing is made again, whichever type is faster now
+    first, written = commands.copy(), times(small)
+    other = "32-true" if stated != "32-true" else "bf16-mixed"
+    monkeypatch.setattr(stages, "fastest", lambda: SimpleNamespace(precision=other))
+    commands.clear()
+    demo(small.out_dir, layers=small.layers, steps=small.steps)
+    assert commands == first
+    assert times(small) == written
+    assert "is whole already" in capfd.readouterr().out
+    # what was made from another reference is refused, not mixed
     make_checkpoint(small.out_dir / "other", "llama", n_layer=30, seed=1)
-    (small.out_dir / "other/lit_model.pth").rename(small.reference / "lit_model.pth")
-    assert surgery(small) is False
-    assert train(small, inherited=False) is True
-    recipe["optimizer"] = {"class_path": "torch.optim.NoSuchThing"}
-    short.write_text(yaml.dump(recipe))
-    with pytest.raises(InheritError, match="litgpt pretrain failed with exit code .*pretrain.log ends with"):
-        train(small, inherited=True)
-    assert "$ TORCHDYNAMO_DISABLE=1 litgpt pretrain --config" in capfd.readouterr().out
+    (small.out_dir / "other/lit_model.pth").replace(small.reference / "lit_model.pth")
+    with pytest.raises(SystemExit, match=r"exists already, and was made otherwise: .*weights"):
+        demo(small.out_dir, layers=small.layers, steps=small.steps)
+
+
+def times(paths: Paths) -> dict[Path, int]:
+    """When the files of target, runs and analyses were written."""
+    folders = (paths.target, *paths.runs.values(), paths.reference)
+    return {file: file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_command_that_fails_ends_the_demo(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InheritError, match="`inheritune verify absent` failed with exit code 1: see above"):
+        inheritune("verify", "absent", HOME="/root")
+    said = capfd.readouterr()
+    assert "  $ HOME=/root inheritune verify absent\n" in said.out
+    assert "absent" in said.err

@@ -3,16 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import locked, staging
-from inheritune_lit.demo.inputs import TEXT_FILE, fetch, run_module, write_text
+from inheritune_lit.demo.inputs import HELD_OUT, TEXT_FILE, check_recipes, fetch, inheritune, write_text
 
 RECIPE, DATA_RECIPE = Path("recipes/growth/demo.yaml"), Path("recipes/data/growth_demo.yaml")
 VOCABULARY = 1024
 END = "<|endoftext|>"
-HELD_OUT = "hamlet.txt"
 
 
 def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int | None = None) -> None:
@@ -27,28 +24,18 @@ def grow_demo(out_dir: Path = Path("demo/growth"), *, seed: int = 42, steps: int
         steps: T, optimizer steps of a stage, instead of the recipe's 600.
     """
     out_dir = Path(out_dir)
-    for recipe in (RECIPE, DATA_RECIPE):
-        if not recipe.is_file():
-            raise InheritError(
-                f"No {recipe} in {Path.cwd()}: the demo runs the repository's recipes. Run it in the repository's root."
-            )
+    check_recipes(RECIPE, DATA_RECIPE)
     with locked(out_dir):
         make_inputs(out_dir)
-    run_module("inheritune_lit", *grow_command(out_dir, seed, steps), name="inheritune")
+    inheritune(*grow_command(out_dir, seed, steps))
 
 
 def grow_command(out_dir: Path, seed: int, steps: int | None) -> list[str]:
     """The `inheritune grow` of one seed, once the inputs are there."""
-    options: dict[str, Any] = {"out_dir": out_dir / f"seed{seed}", "data_path": out_dir / "tokens"}
-    options |= {"tokenizer_dir": out_dir / "tokenizer", "seed": seed}
-    options |= {} if steps is None else {"steps": steps}
-    # what comes after the recipe wins
-    return [
-        "grow",
-        "--config",
-        str(RECIPE),
-        *(str(part) for pair in options.items() for part in (f"--{pair[0]}", pair[1])),
-    ]
+    folders = ["--out_dir", out_dir / f"seed{seed}", "--data_path", out_dir / "tokens"]
+    options = [*folders, "--tokenizer_dir", out_dir / "tokenizer", "--seed", seed]
+    options += [] if steps is None else ["--steps", steps]
+    return ["grow", "--config", str(RECIPE), *map(str, options)]  # what comes after the recipe wins
 
 
 def make_inputs(out_dir: Path) -> None:
@@ -62,8 +49,7 @@ def make_inputs(out_dir: Path) -> None:
             train_tokenizer((path.read_text(encoding="utf-8") for path in plays), folder)
         print(f"  a tokenizer of {VOCABULARY:,} tokens in {tokenizer}")
     folders = [text, "--out_dir", out_dir / "tokens", "--tokenizer_dir", tokenizer]
-    # the folders come after the recipe: what comes later wins
-    run_module("inheritune_lit", "prepare", "--config", str(DATA_RECIPE), *map(str, folders), name="inheritune")
+    inheritune("prepare", "--config", DATA_RECIPE, *folders)
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> None:

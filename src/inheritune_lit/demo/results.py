@@ -5,15 +5,20 @@ import platform
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.figure import BLUE, VERMILION, Line, draw_losses, drawing
+from inheritune_lit.base.files import write_json
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.checkpoint.receipt import versions
-from inheritune_lit.demo.stages import Paths
 from inheritune_lit.runs.curves import Curve, tokens_to_reach
 from inheritune_lit.runs.folder import read_run
+
+if TYPE_CHECKING:
+    from inheritune_lit.demo.stages import Paths
+
+RESULTS = "results.json"
 
 
 def verdict(inherited: Curve, random: Curve) -> str:
@@ -34,8 +39,8 @@ def verdict(inherited: Curve, random: Curve) -> str:
     )
 
 
-def compare(paths: Paths) -> dict[str, Any]:
-    """Evaluates the four models on the same frozen windows and reads the curves: all that the demo found out.
+def compare(paths: "Paths") -> None:
+    """Evaluates the four models on the same frozen windows, reads the curves, and writes and draws what it found.
 
     Raises:
         InheritError: a model or a log can't be read.
@@ -43,7 +48,7 @@ def compare(paths: Paths) -> dict[str, Any]:
     from inheritune_lit.checkpoint.model import load_model
     from inheritune_lit.evaluate import validation_loss, validation_windows
 
-    runs = {name: read_run(paths.run(inherited=name == "inherited")) for name in ("inherited", "random")}
+    runs = {name: read_run(run) for name, run in paths.runs.items()}
     recipe = runs["inherited"].recipe
     batch_size, length = recipe["train"]["micro_batch_size"], recipe["train"]["max_seq_length"]
     windows = validation_windows(paths.tokens, length, batch_size, recipe["eval"]["max_iters"])
@@ -77,7 +82,7 @@ def compare(paths: Paths) -> dict[str, Any]:
     }
     inherited, random = (curves[name]["validation"] for name in ("inherited", "random"))
     difference, error = losses["inherited"].minus(losses["random"])
-    return {
+    results = {
         "models": rows,
         "inherited_minus_random": {"validation_loss": difference, "standard_error": error},
         "verdict": verdict(inherited, random),
@@ -96,6 +101,8 @@ def compare(paths: Paths) -> dict[str, Any]:
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
+    write_json(paths.out_dir / RESULTS, results)
+    draw(results, paths.out_dir / "loss_curves")
 
 
 def draw(results: dict[str, Any], stem: Path) -> None:
