@@ -160,8 +160,8 @@ def test_what_lies_in_float32_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_demo_trains_in_it(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = stages.Paths(tmp_path, "15", 40)
-    paths.target.mkdir()
-    (paths.target / "model_config.yaml").write_text(yaml.dump(recipe["model_config"]))
+    paths.targets["inherited"].mkdir()
+    (paths.targets["inherited"] / "model_config.yaml").write_text(yaml.dump(recipe["model_config"]))
     paths.tokens.symlink_to(recipe["data"]["init_args"]["data_path"])
     monkeypatch.setattr(stages, "RECIPE", tmp_path / "recipe.yaml")
     content = stages.Path("recipes/demo.yaml").read_text()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -18,19 +19,28 @@ from inheritune_lit.demo.stages import Paths, render
 
 
 def test_verdict_reports_what_happened() -> None:
+    def said(ours: list[tuple[int, float]], theirs: list[tuple[int, float]]) -> str:
+        return verdict("chosen start", ours, "paper's start", theirs)
+
     random = [(0, 11.0), (100, 8.0)]
-    assert "4.0 times as many" in verdict([(0, 20.0), (50, 4.0)], [(0, 11.0), (100, 12.0)])
-    assert "did not reach" in verdict([(0, 20.0), (100, 9.0)], random)
-    assert "its lowest was 9.00" in verdict([(0, 20.0), (100, 9.0)], random)
-    assert "untrained" in verdict([(0, 7.0), (100, 6.0)], random)
+    text = said([(0, 20.0), (50, 4.0)], [(0, 11.0), (100, 12.0)])
+    assert "The chosen start reached the paper's start's final validation loss of 12.00 nats after about 25" in text
+    assert "4.0 times as many" in text
+    assert "did not reach" in said([(0, 20.0), (100, 9.0)], random)
+    assert "its lowest was 9.00" in said([(0, 20.0), (100, 9.0)], random)
+    assert "untrained" in said([(0, 7.0), (100, 6.0)], random)
 
 
 def test_choices_are_checked_and_kept_apart(tmp_path: Path) -> None:
-    default, other, longer = Paths(tmp_path, "15", 40), Paths(tmp_path, "0-10,26-29", 40), Paths(tmp_path, "15", 80)
-    assert default.target != other.target
-    assert len({paths.runs["inherited"] for paths in (default, other, longer)}) == 3
+    default, other, longer = (Paths(tmp_path, *rest) for rest in (("0-3,19-29", 30), ("::2", 30), ("0-3,19-29", 80)))
+    assert [*default.runs] == ["chosen", "inherited", "random"]
+    assert default.best == default.runs["chosen"]
+    assert default.targets["chosen"] != other.targets["chosen"]
+    assert default.targets["inherited"] == other.targets["inherited"], "the first 15 serve all choices of 15"
+    assert len({paths.runs["chosen"] for paths in (default, other, longer)}) == 3
     # a random start knows no blocks, only their number
     assert default.runs["random"] == other.runs["random"] != longer.runs["random"]
+    assert [*Paths(tmp_path, "7", 30).runs] == ["inherited", "random"], "nothing is chosen"
     with pytest.raises(InheritError, match="The source has 30 blocks"):
         Paths(tmp_path, "31", 60)
     with pytest.raises(InheritError, match="--steps 9: expected at least 10"):
@@ -51,7 +61,7 @@ def test_needs_the_recipes_and_intact_downloads(tmp_path: Path, monkeypatch: pyt
 def small(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """The demo's folders as its first three stages leave them: a small reference of 30 blocks, made-up words."""
     folder = tmp_path_factory.mktemp("demo")
-    paths = Paths(folder, "2", 10)
+    paths = Paths(folder, "0,29", 10)
     make_checkpoint(paths.reference, n_layer=30)
     config = paths.reference / "model_config.yaml"
     config.write_text(config.read_text().replace("open_llama_3b", "small"))  # or it had to have that one's shape
@@ -91,36 +101,47 @@ def test_from_cut_to_page(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: 
     monkeypatch.setattr("inheritune_lit.demo.ROOM", 0)
     demo(small.out_dir, layers=small.layers, steps=small.steps)
 
-    settings, random = render(small, "inherited"), render(small, "random")
+    settings, random, first = (render(small, start) for start in ("inherited", "random", "chosen"))
     assert settings["train"]["max_tokens"] == 10 * 4 * 16
     assert settings["data"]["init_args"]["epochs"] == 8  # 40 windows out of 5 an epoch
     assert settings["eval"]["final_validation"] is False  # step 10 has one already
-    assert settings["initial_checkpoint_dir"] == str(small.target)
+    assert settings["initial_checkpoint_dir"] == str(small.targets["inherited"])
+    folders = {"initial_checkpoint_dir", "tokenizer_dir", "out_dir"}
+    assert {key for key in settings if settings[key] != first[key]} == folders
     assert {key for key in settings if settings[key] != random[key]} == {"initial_checkpoint_dir", "out_dir"}
 
     results = json.loads((small.out_dir / RESULTS).read_text())
     models = results["models"]
-    assert [models[name]["blocks"] for name in ("reference", "cut", "inherited", "random")] == [30, 2, 2, 2]
-    assert len({model["validation_loss"] for model in models.values()}) == 4
+    assert [*models] == ["reference", "chosen_untrained", "chosen", "inherited_untrained", "inherited", "random"]
+    assert [model["blocks"] for model in models.values()] == [30, 2, 2, 2, 2, 2]
+    assert len({model["validation_loss"] for model in models.values()}) == 6
     # litGPT's own numbers: its mean over micro-batches is ours over windows, as all are whole
     curves = results["curves"]
-    for name in ("inherited", "random"):
+    for name in small.runs:
         assert curves[name]["validation"][-1][1] == pytest.approx(models[name]["validation_loss"], abs=0.02)
-    assert curves["inherited"]["validation"][0][1] == pytest.approx(models["cut"]["validation_loss"], abs=0.02)
+    assert curves["inherited"]["validation"][0][1] == pytest.approx(
+        models["inherited_untrained"]["validation_loss"], abs=0.02
+    )
     assert [tokens for tokens, _ in curves["random"]["training"]] == list(range(64, 641, 64))
 
-    text = table(results)
-    assert text in capfd.readouterr().out
+    text, printed = table(results), capfd.readouterr().out
+    assert text in printed
+    assert " ".join(printed.split()).endswith(results["verdict"][-1]), "what was won over the paper's start comes last"
+    assert "paper's start" in results["verdict"][-1]
+    for other in ("inherited", "random"):
+        pairs = zip(*(models[name]["validation_loss_per_window"] for name in ("chosen", other)), strict=True)
+        lead = fmean(ours - theirs for ours, theirs in pairs)
+        assert results[f"chosen_minus_{other}"]["validation_loss"] == pytest.approx(lead)
     assert "which no run here was trained on" in text
-    stated = yaml.safe_load((small.runs["inherited"] / "recipe.yaml").read_text())["precision"]
+    stated = yaml.safe_load((small.best / "recipe.yaml").read_text())["precision"]
     assert f"\nTrained in {stated}: a product in bfloat16 takes " in text
     assert results["machine"]["precision"]["precision"] == stated
     assert max(map(len, text.splitlines())) <= 120
     picture = imread(small.out_dir / "loss_curves.png")
     assert picture.shape[0] > 500
     assert picture.std() > 0.05, "there is something on it"
-    folders = [small.reference, small.runs["inherited"]]
-    analyses = [json.loads((folder / "analysis/analysis.json").read_text()) for folder in folders]
+    subjects = [small.reference, small.best]
+    analyses = [json.loads((folder / "analysis/analysis.json").read_text()) for folder in subjects]
     assert [len(analysis["blocks"]) for analysis in analyses] == [30, 2]
     page = (small.report / "report.html").read_text()
     assert all(run.name in page for run in small.runs.values())
@@ -142,8 +163,8 @@ def test_from_cut_to_page(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: 
 
 
 def times(paths: Paths) -> dict[Path, int]:
-    """When the files of target, runs and analyses were written."""
-    folders = (paths.target, *paths.runs.values(), paths.reference)
+    """When the files of targets, runs and analyses were written."""
+    folders = (*paths.targets.values(), *paths.runs.values(), paths.reference)
     return {file: file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 

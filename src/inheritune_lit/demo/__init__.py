@@ -1,10 +1,12 @@
 """`inheritune demo`: the whole way on a real small model and real text, on a laptop.
 
-It runs the commands that a user would type, one after the other, prints each before it runs, and compares two models of
-the same shape trained on the same batches: one that starts from the reference's blocks, one that starts at random.
+It runs the commands that a user would type, one after the other, prints each before it runs, and compares three models
+of the same shape trained on the same batches: from chosen blocks of the reference, from its first ones, and from random
+weights.
 """
 
 import shutil
+import textwrap
 import time
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from inheritune_lit.base.units import gib
 ROOM = 6 * 2**30  # bytes; the demo's folder ends at 5 GiB
 
 
-def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -> None:
-    """Inheritune in small, from nothing: a real model and real text, cut, trained, compared with a random start.
+def demo(out_dir: Path = Path("demo"), *, layers: str = "0-3,19-29", steps: int = 30) -> None:
+    """Inheritune in small, from nothing: a real model and real text, cut, trained, compared with other starts.
 
     The model is SmolLM2-135M, the text Shakespeare's, with Hamlet held out. Each stage is a command that is printed
     before it runs. Given again, the demo resumes where it stopped: a command whose result is whole leaves it, and
@@ -25,8 +27,9 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
 
     Args:
         out_dir: The folder for all it writes, about 5 GiB: OUT_DIR/results.json and OUT_DIR/loss_curves.png in the end.
-        layers: Which of the reference's 30 blocks to keep, as for `inheritune surgery`: 15, 0-10,26-29, ::2 …
-        steps: Optimizer steps of each of the two runs, 2,048 tokens a step.
+        layers: Which of the reference's 30 blocks to keep, as for `inheritune surgery`: 0-10,26-29, ::2 …; compared
+            with as many of the first blocks, which the paper keeps. `inheritune choose` found the default.
+        steps: Optimizer steps of each run, 2,048 tokens a step.
     """
     from inheritune_lit.demo.inputs import check_recipes
     from inheritune_lit.demo.results import RESULTS, table
@@ -42,11 +45,13 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "15", steps: int = 40) -
             start = time.perf_counter()
             work(paths)
             print(f"      {time.perf_counter() - start:.0f} s", flush=True)
-    print(f"\n{table(read_json(paths.out_dir / RESULTS, 'results'))}\n")
+    results = read_json(paths.out_dir / RESULTS, "results")
+    print(f"\n{table(results)}\n")
     print(f"The page to look at: {paths.report / 'report.html'}")
     print(f"Curves: {paths.out_dir / 'loss_curves.png'}; all numbers: {paths.out_dir / RESULTS}")
     print(f"All stages together took {(time.perf_counter() - began) / 60:.1f} min. Let it write:")
-    print(f"  litgpt generate {paths.runs['inherited'] / 'final'} --prompt 'To be, or not to be'")
+    print(f"  litgpt generate {paths.best / 'final'} --prompt 'To be, or not to be'")
+    print("", *(textwrap.fill(sentence, 110) for sentence in results["verdict"]), sep="\n")
 
 
 def _check_room(out_dir: Path) -> None:

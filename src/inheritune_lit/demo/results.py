@@ -2,12 +2,11 @@
 
 import os
 import platform
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.figure import BLUE, VERMILION, Line, draw_losses, drawing
+from inheritune_lit.base.figure import BLUE, GREEN, VERMILION, Line, draw_losses, drawing
 from inheritune_lit.base.files import write_json
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.base.text_table import columns
@@ -21,26 +20,32 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 
 
-def verdict(inherited: Curve, random: Curve) -> str:
+STARTS = {
+    "chosen": ("chosen start", GREEN),
+    "inherited": ("paper's start", BLUE),
+    "random": ("random start", VERMILION),
+}
+"""What each is called, and its colour"""
+
+
+def verdict(ours: str, curve: Curve, theirs: str, other: Curve) -> str:
     """One sentence on how many tokens each start needed, from two validation curves with as many tokens."""
-    tokens, goal = random[-1]
-    reached = tokens_to_reach(inherited, goal)
+    tokens, goal = other[-1]
+    reached = tokens_to_reach(curve, goal)
+    end = f"the {theirs}'s final validation loss of {goal:.2f} nats"
     if reached is None:
-        low = min(loss for _, loss in inherited)
-        return (
-            f"Within {tokens:,} tokens the inherited start did not reach the random start's final validation loss of "
-            f"{goal:.2f} nats: its lowest was {low:.2f}."
-        )
+        low = min(loss for _, loss in curve)
+        return f"Within {tokens:,} tokens the {ours} did not reach {end}: its lowest was {low:.2f}."
     if reached == 0:
-        return f"The inherited start was at the random start's final validation loss of {goal:.2f} nats untrained."
+        return f"The {ours} was at {end} untrained."
     return (
-        f"The inherited start reached the random start's final validation loss of {goal:.2f} nats after about "
-        f"{reached:,.0f} tokens, the random start after {tokens:,}: {tokens / reached:.1f} times as many."
+        f"The {ours} reached {end} after about {reached:,.0f} tokens, the {theirs} after {tokens:,}: "
+        f"{tokens / reached:.1f} times as many."
     )
 
 
 def compare(paths: "Paths") -> None:
-    """Evaluates the four models on the same frozen windows, reads the curves, and writes and draws what it found.
+    """Evaluates all models on the same frozen windows, reads the curves, and writes and draws what it found.
 
     Raises:
         InheritError: a model or a log can't be read.
@@ -52,12 +57,14 @@ def compare(paths: "Paths") -> None:
     recipe = runs["inherited"].recipe
     batch_size, length = recipe["train"]["micro_batch_size"], recipe["train"]["max_seq_length"]
     windows = validation_windows(paths.tokens, length, batch_size, recipe["eval"]["max_iters"])
-    models = {
-        "reference": ("whole reference, not trained here", paths.reference, {}),
-        "cut": ("cut, before training", paths.target, {}),
-        "inherited": ("cut, after training", runs["inherited"].folder / "final", runs["inherited"].receipt),
-        "random": ("random start, after training", runs["random"].folder / "final", runs["random"].receipt),
+    models: dict[str, tuple[str, Path, dict[str, Any]]] = {
+        "reference": ("whole reference, not trained here", paths.reference, {})
     }
+    names = {start: f"--layers {layers}" for start, layers in paths.kept.items()} | {"random": "random start"}
+    for start, run in runs.items():
+        if start in paths.targets:
+            models[f"{start}_untrained"] = (f"{names[start]}, untrained", paths.targets[start], {})
+        models[start] = (f"{names[start]}, trained", run.folder / "final", run.receipt)
     rows, losses = {}, {}
     for name, (label, folder, receipt) in models.items():
         print(f"  validation loss of {folder}", flush=True)
@@ -80,13 +87,16 @@ def compare(paths: "Paths") -> None:
         name: {kind: [(tokens, loss) for _, tokens, loss in curve] for kind, curve in run.curves.items()}
         for name, run in runs.items()
     }
-    inherited, random = (curves[name]["validation"] for name in ("inherited", "random"))
-    difference, error = losses["inherited"].minus(losses["random"])
+    best, *others = [name for name in STARTS if name in runs]
+    pairs = [(best, other) for other in others]
+    differences = {f"{ours}_minus_{theirs}": losses[ours].minus(losses[theirs]) for ours, theirs in pairs}
     results = {
         "models": rows,
-        "inherited_minus_random": {"validation_loss": difference, "standard_error": error},
-        "verdict": verdict(inherited, random),
-        "tokens_to_reach_random": tokens_to_reach(inherited, random[-1][1]),
+        **{name: {"validation_loss": mean, "standard_error": error} for name, (mean, error) in differences.items()},
+        "verdict": [
+            verdict(STARTS[ours][0], curves[ours]["validation"], STARTS[theirs][0], curves[theirs]["validation"])
+            for ours, theirs in reversed(pairs)
+        ],
         "curves": curves,
         "settings": {
             "layers": paths.layers,
@@ -106,11 +116,12 @@ def compare(paths: "Paths") -> None:
 
 
 def draw(results: dict[str, Any], stem: Path) -> None:
-    """Validation loss against tokens for both starts, as `stem`.png and `stem`.svg."""
+    """Validation loss against tokens for all starts, as `stem`.png and `stem`.svg."""
     reference = results["models"]["reference"]
     lines = [
-        Line(f"{name} start", colour, results["curves"][name]["validation"], results["curves"][name]["training"])
-        for name, colour in (("inherited", BLUE), ("random", VERMILION))
+        Line(title, colour, results["curves"][name]["validation"], results["curves"][name]["training"])
+        for name, (title, colour) in STARTS.items()
+        if name in results["curves"]
     ]
     blocks = len(results["settings"]["blocks"])
     title = f"{blocks} of SmolLM2's {reference['blocks']} blocks, trained on Shakespeare"
@@ -119,7 +130,7 @@ def draw(results: dict[str, Any], stem: Path) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The four models side by side, and what that says, as plain text."""
+    """All models side by side, as plain text."""
     heads = ("model", "blocks", "parameters", "tokens", "seconds", "validation loss", "perplexity")
     rows = [
         (
@@ -134,14 +145,16 @@ def table(results: dict[str, Any]) -> str:
         for row in results["models"].values()
     ]
     settings = results["settings"]
-    difference = results["inherited_minus_random"]
+    differences = [
+        f"{name.replace('_minus_', ' − ')}: {found['validation_loss']:+.3f} ± {found['standard_error']:.3f}"
+        for name, found in results.items()
+        if "_minus_" in name
+    ]
     notes = (
         f"Validation loss in nats per token, ± its standard error, on {settings['windows']} windows of "
         f"{settings['tokens_per_window']} tokens of Hamlet,",
         "which no run here was trained on. SmolLM2 itself may well have been.",
-        f"After training, inherited − random on the same windows: {difference['validation_loss']:+.3f} ± "
-        f"{difference['standard_error']:.3f} nats.",
-        *textwrap.wrap(results["verdict"], 110),
+        f"After training, on the same windows: {'; '.join(differences)} nats.",
         f"Trained in {results['machine']['precision']['why']}",
     )
     return "\n".join([*columns(heads, rows), "", *notes])

@@ -18,7 +18,7 @@ from inheritune_lit.evaluate.cloze import write_cloze
 RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")
 REFERENCE_BLOCKS = 30
-DEFAULT_LAYERS, DEFAULT_STEPS = "15", 40  # those of the recipe
+DEFAULT_LAYERS, DEFAULT_STEPS = "0-3,19-29", 30  # what `inheritune choose` found; the recipe's
 QUESTIONS = 40
 WINDOWS, LENGTH = 8, 128  # of the analysis: 1,024 tokens, as every depth costs a pass through the head
 
@@ -41,19 +41,23 @@ class Paths:
         )
         spec = re.sub(r"\s", "", layers)  # 0-10,26-29 → -0-10_26-29, ::2 → -..2
         chosen = "" if spec == DEFAULT_LAYERS else "-" + spec.replace(",", "_").replace(":", ".")
-        # only their number matters to a random start: one run serves all choices of as many blocks
-        count = "" if len(self.blocks) == int(DEFAULT_LAYERS) else f"-{len(self.blocks)}blocks"
+        count = len(self.blocks)  # all that matters to the other two: they serve all choices of as many blocks
+        others = "" if count == len(parse_layers(DEFAULT_LAYERS, REFERENCE_BLOCKS)) else f"-{count}blocks"
         length = "" if steps == DEFAULT_STEPS else f"-{steps}steps"
-        self.target = out_dir / f"inherited{chosen}"
-        self.runs = {
-            "inherited": out_dir / f"runs/inherited{chosen}{length}",
-            "random": out_dir / f"runs/random{count}{length}",
-        }
-        self.exported = out_dir / "exported" / self.runs["inherited"].name
+        kept = {"chosen": (layers, chosen), "inherited": (str(count), others)}
+        if self.blocks == list(range(count)):  # chosen are the first ones
+            del kept["chosen"]
+        self.kept = {start: spec for start, (spec, _) in kept.items()}
+        """Start → its --layers: those chosen, and as many of the first, the paper's"""
+        self.targets = {start: out_dir / f"{start}{suffix}" for start, (_, suffix) in kept.items()}
+        suffixes = {start: suffix for start, (_, suffix) in kept.items()} | {"random": others}
+        self.runs = {start: out_dir / f"runs/{start}{suffix}{length}" for start, suffix in suffixes.items()}
+        self.best = next(iter(self.runs.values()))
+        self.exported = out_dir / "exported" / self.best.name
 
 
 def render(paths: Paths, start: str) -> dict[str, Any]:
-    """The recipe of the run `inherited` or `random`: recipes/demo.yaml with the folders, blocks and steps asked for.
+    """The recipe of the run from this start: recipes/demo.yaml with the folders, blocks and steps asked for.
 
     Raises:
         InheritError: the target that surgery wrote has no model_config.yaml that can be read.
@@ -61,17 +65,18 @@ def render(paths: Paths, start: str) -> dict[str, Any]:
     import yaml
 
     recipe: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    target = paths.targets.get(start, paths.targets["inherited"])
     try:
-        recipe["model_config"] = yaml.safe_load((paths.target / MODEL_CONFIG).read_text(encoding="utf-8"))
+        recipe["model_config"] = yaml.safe_load((target / MODEL_CONFIG).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise InheritError(f"Can't read the target's shape: {error}. Delete {paths.target} and run again.") from error
+        raise InheritError(f"Can't read the target's shape: {error}. Delete {target} and run again.") from error
     train = recipe["train"]
     train["max_tokens"] = paths.steps * train["global_batch_size"] * train["max_seq_length"]
     recipe["precision"] = fastest().precision
     recipe["eval"]["final_validation"] = paths.steps % recipe["eval"]["interval"] != 0  # or the last step has one
     recipe |= {
-        "initial_checkpoint_dir": str(paths.target) if start == "inherited" else None,
-        "tokenizer_dir": str(paths.target),  # for its config.json with the true depth, which goes into the run
+        "initial_checkpoint_dir": str(target) if start in paths.targets else None,
+        "tokenizer_dir": str(target),  # for its config.json with the true depth, which goes into the run
         "out_dir": str(paths.runs[start]),
     }
     data = recipe["data"]["init_args"]
@@ -92,12 +97,16 @@ def prepare(paths: Paths) -> None:
 
 
 def surgery(paths: Paths) -> None:
-    inheritune("surgery", paths.reference, "--layers", paths.layers, "--out_dir", paths.target)
+    for start, layers in paths.kept.items():
+        inheritune("surgery", paths.reference, "--layers", layers, "--out_dir", paths.targets[start])
 
 
 def train(paths: Paths, start: str) -> None:
     import yaml
 
+    if start not in paths.runs:
+        print("  the blocks chosen are the first ones")
+        return
     recipe = paths.runs[start].with_name(f"{paths.runs[start].name}.yaml")
     recipe.parent.mkdir(exist_ok=True)
     settings = render(paths, start)
@@ -109,7 +118,7 @@ def train(paths: Paths, start: str) -> None:
 
 
 def evaluate(paths: Paths) -> None:
-    """Questions made from the held-out play, for both runs and the reference."""
+    """Questions made from the held-out play, for all runs and the reference."""
     write_cloze(paths.text / HELD_OUT, paths.questions, QUESTIONS)
     for subject in (*paths.runs.values(), paths.reference):
         inheritune("evaluate", subject, "--suite", "smoke", "--data_dir", paths.questions)
@@ -117,12 +126,12 @@ def evaluate(paths: Paths) -> None:
 
 def export(paths: Paths) -> None:
     names = ["--license", "apache-2.0", "--base_model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
-    inheritune("export", paths.runs["inherited"], "--out_dir", paths.exported, *names)
+    inheritune("export", paths.best, "--out_dir", paths.exported, *names)
 
 
 def analyze(paths: Paths) -> None:
     """The reference, and what training made of the blocks that were kept."""
-    for subject in (paths.reference, paths.runs["inherited"]):
+    for subject in (paths.reference, paths.best):
         inheritune("analyze", subject, "--data", paths.tokens, "--windows", WINDOWS, "--max_seq_length", LENGTH)
 
 
@@ -131,7 +140,10 @@ STAGES: dict[str, Callable[[Paths], object]] = {
     "Convert the reference to litGPT": lambda paths: convert(paths.downloads, paths.reference),
     "Turn the text into token shards": prepare,
     "Cut the reference": surgery,
-    "Train the inherited start": lambda paths: train(paths, "inherited"),
+    "Train the chosen blocks": lambda paths: train(paths, "chosen"),
+    "Train as many of the first blocks, the paper's start, on the same batches": lambda paths: train(
+        paths, "inherited"
+    ),
     "Train a random start of the same shape on the same batches": lambda paths: train(paths, "random"),
     "Compare on the held-out play": compare,
     "Ask the models what comes next in the held-out play": evaluate,
