@@ -23,7 +23,6 @@ from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.demo.grow_demo import grow_command, make_inputs
 from inheritune_lit.evaluate import ValidationLoss
-from inheritune_lit.grow.measure import WINDOWS, read_losses
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +38,8 @@ def run(out_dir: Path, seed: int, steps: int | None) -> None:
 def read(folder: Path) -> dict[str, Any]:
     """A growth's ledger, with the losses of each stage window by window."""
     ledger = read_json(folder / "growth.json", "ledger")
-    return ledger | {"losses": {name: read_losses(folder / name / WINDOWS) for name in ledger["stages"]}}
+    losses = {name: ValidationLoss(tuple(stage["per_window"])) for name, stage in ledger["stages"].items()}
+    return ledger | {"losses": losses}
 
 
 def last_target(ledger: dict[str, Any]) -> str:

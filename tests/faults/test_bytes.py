@@ -182,7 +182,7 @@ def test_growths_ledger_cut_or_without_a_key(tmp_path: Path, fault: Fault) -> No
         with fault(tmp_path / "n2"), pytest.raises(InheritError, match="Can't read the growth's ledger"):
             Ledger(tmp_path, {"tolerance": 0.0})
     trained = {"start": "inherit", "parameters": 9, "steps": 4, "seconds": 1.5}
-    results = {"fingerprint": "cd", "validation_loss": 2.5, "stderr": None, "windows": 3}
+    results = {"fingerprint": "cd", "validation_loss": 2.5, "stderr": None, "per_window": [2.0, 3.0]}
     ledger.begin("reference", {"start": "given", "blocks": 4}, {}, {"data": "ab"})
     ledger.finish("reference", results)
     ledger.finish("n2", {**trained, **results})

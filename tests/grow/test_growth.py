@@ -21,14 +21,12 @@ from matplotlib.image import imread
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import read_json, sha256_file, write_json
+from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
 from inheritune_lit.checkpoint.model import load_model
-from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.demo.grow_demo import train_tokenizer
 from inheritune_lit.evaluate import ValidationLoss, all_windows
-from inheritune_lit.evaluate.held_out import held_out_loss
-from inheritune_lit.grow import grow, measure, results, stages, view
+from inheritune_lit.grow import grow, results, stages
 from inheritune_lit.grow import run as growth_run
 from inheritune_lit.grow.decision import decide, next_blocks
 from inheritune_lit.grow.ledger import Ledger
@@ -71,7 +69,7 @@ def test_ledger_refuses_another_recipe_and_other_parents(tmp_path: Path) -> None
     with pytest.raises(InheritError, match="recipe_sha256: .* before, .* now"):
         ledger.begin("n2", {"blocks": 2}, recipe | {"train": {"max_tokens": 9}}, {"reference": "ab"})
     trained = {"start": "inherit", "parameters": 9, "steps": 4, "seconds": 1.5, "fingerprint": "ef"}
-    ledger.finish("n2", {**trained, "validation_loss": 2.5, "stderr": None, "windows": 1})
+    ledger.finish("n2", {**trained, "validation_loss": 2.5, "stderr": None, "per_window": [2.5]})
     again = Ledger(tmp_path, {"tolerance": 0.0})
     assert again.begin("n2", {"blocks": 2}, recipe, {"reference": "ab"}) == "done"
     with pytest.raises(InheritError, match="tolerance: 0.0 before, 0.5 now"):
@@ -132,14 +130,9 @@ class MadeUp:
             (run / folder / "model_config.yaml").write_text(yaml.dump(asdict(model.config)))
         return {"tokens": recipe["train"]["max_tokens"], "seconds": 1.0, "tokens_per_second": 1.0}
 
-    def measure(self, checkpoint: Path, data_path: Path, length: int, batch: int, path: Path) -> ValidationLoss:
-        self.measured.append(path.parent.name)
+    def measure(self, checkpoint: Path, recipe: Any) -> ValidationLoss:
+        self.measured.append(checkpoint.parent.name)
         value = self.losses[checkpoint.parent.name]
-        path.parent.mkdir(exist_ok=True)
-        what = measure.about(
-            Weights(checkpoint / WEIGHTS).fingerprint(), sha256_file(data_path / "manifest.json"), length
-        )
-        write_json(path, {**what, "per_window": [value, value + 1]})
         return loss(value, value + 1)
 
 
@@ -186,7 +179,7 @@ def test_grows_until_par_and_compares_there(growing: Grow, monkeypatch: pytest.M
 
     # all of it is done: nothing is trained again, nothing is decided otherwise
     again = growing(**options)
-    assert made.trained == ["reference", "n2", "n4", "n4_random", "n4_random_2t"]
+    assert made.trained == made.measured == ["reference", "n2", "n4", "n4_random", "n4_random_2t"]
     assert again == ledger
 
 
@@ -255,39 +248,6 @@ def test_what_keep_final_deleted_can_not_grow(growing: Grow, monkeypatch: pytest
     ):
         growing(max_layers=6, **options)
     assert growing(max_layers=5, **options)["outcome"] == ledger["outcome"]
-
-
-def test_losses_that_are_not_the_ledgers_are_measured_again(
-    growing: Grow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    made = MadeUp(LOSSES, monkeypatch)
-    options: dict[str, Any] = {"start_layers": 2, "max_layers": 3, "step": 1}
-    ledger, windows = growing(**options), tmp_path / "out/n2/windows.json"
-    whole = read_json(windows, "losses")
-    (tmp_path / "out/n2/model").rename(tmp_path / "model")
-    wrong_losses: list[Any] = [[1.0, 1.0], [], ["many", "more"], [float("nan"), 1.0]]
-    others = [whole | {"per_window": losses} for losses in wrong_losses]
-    for wrong in [*others, {"per_window": whole["per_window"]}, {}, None]:  # none: no file
-        windows.unlink()
-        if wrong is not None:
-            write_json(windows, wrong)
-        with pytest.raises(
-            InheritError, match=r"can't be measured again: (?s:.*)Restore .*n2/windows.json or the model"
-        ):
-            growing(**options)
-        made.measured.clear()
-        (tmp_path / "model").rename(tmp_path / "out/n2/model")
-        assert growing(**options) == ledger
-        assert made.measured == ["n2"]
-        assert read_json(windows, "losses") == whole
-        (tmp_path / "out/n2/model").rename(tmp_path / "model")
-    # an edited ledger, and another model in place of the one that was measured
-    edited = json.loads(json.dumps(ledger))
-    edited["stages"]["n2"]["validation_loss"] = 1.0
-    write_json(tmp_path / "out/growth.json", edited)
-    (tmp_path / "out/n3/model").rename(tmp_path / "out/n2/model")
-    with pytest.raises(InheritError, match="have a mean of 3.8, the ledger 1.0. They can't be measured again"):
-        growing(**options)
 
 
 def test_numbers_that_do_not_fit(growing: Grow, inputs: Path, tmp_path: Path) -> None:
@@ -388,71 +348,23 @@ def test_every_window_is_measured(inputs: Path, tmp_path: Path) -> None:
     val = read_json(inputs / "tokens/manifest.json", "manifest")["splits"]["val"]
     count = sum(entry["tokens"] for entry in val)
     assert len(tokens) == (count - 1) // 16 * 16 > 2 * 16
-    checkpoint = make_checkpoint(tmp_path / "model", "gpt2")
+    checkpoint = make_tokenizer(make_checkpoint(tmp_path / "model", "gpt2"))
+    recipe = yaml.safe_load((inputs / "recipe.yaml").read_text())
     one, three = (
-        measure.measure(checkpoint, inputs / "tokens", 16, batch, tmp_path / f"{batch}.json") for batch in (1, 3)
+        growth_run.measure(checkpoint, recipe | {"train": recipe["train"] | {"micro_batch_size": batch}})
+        for batch in (1, 3)
     )
     assert one.per_window == pytest.approx(three.per_window, rel=1e-5)
-    # what is kept is read again only for the same model
-    (tmp_path / "model" / WEIGHTS).unlink()
-    other = make_checkpoint(tmp_path / "other", "gpt2", seed=1)
-    assert measure.measure(other, inputs / "tokens", 16, 1, tmp_path / "1.json").mean != one.mean
-
-
-def test_both_ways_to_measure_give_the_same(inputs: Path, tmp_path: Path) -> None:
-    checkpoint = make_tokenizer(make_checkpoint(tmp_path / "model", "gpt2", dtype=torch.bfloat16))
-    held_out = held_out_loss(checkpoint, inputs / "tokens", max_seq_length=16, batch_size=4)
-    ours = measure.measure(checkpoint, inputs / "tokens", 16, 4, tmp_path / "windows.json")
-    assert held_out["per_window"] == ours.per_window
+    assert len(one.per_window) == len(tokens) // 16
 
 
 def test_a_loss_that_is_not_finite_is_refused(inputs: Path, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "model", "gpt2")
+    checkpoint = make_tokenizer(make_checkpoint(tmp_path / "model", "gpt2"))
     state = torch.load(checkpoint / WEIGHTS)
     state["transformer.ln_f.weight"][0] = float("nan")
     torch.save(state, checkpoint / WEIGHTS)
     with pytest.raises(InheritError, match="validation loss of .*model is nan: its training has diverged"):
-        measure.measure(checkpoint, inputs / "tokens", 16, 4, tmp_path / "windows.json")
-    assert not (tmp_path / "windows.json").exists()
-
-
-def test_live_view_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from inheritune_lit.pretrain import Progress
-
-    def row(step: int) -> Progress:
-        return Progress("training", step, 40, 3725.0, 3.25)
-
-    stage = stages.Stage("n4", 4, "inherit")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "80")
-    with view.View() as live:
-        live.begin(stage, 1_500_000, 40)
-        live.progress("n4", row(20))
-        drawn = capsys.readouterr().out
-        assert drawn.count("\x1b[3F") == 1, "three lines up: heads, rule and the one row"
-        assert all(text in drawn for text in ("1.5 M", "20/40", "3.250", "1 h 02 min"))
-        print("something else")
-        live.progress("n4", row(21))
-        assert "\x1b[3F" not in capsys.readouterr().out, "what others print is not drawn over"
-        live.progress("n4", row(22))
-        assert "\x1b[3F" in capsys.readouterr().out
-        monkeypatch.setenv("COLUMNS", "40")  # a line that wraps would be drawn over in part
-        live.progress("n4", row(23))
-        assert all(len(re.sub(r"\x1b\[\d*.", "", line)) < 40 for line in capsys.readouterr().out.splitlines())
-    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
-    with view.View() as live:
-        live.begin(stage, 1_500_000, 40)
-        for doing, left in (("loading", None), ("validating", None), ("first step", None), ("first step", 3725.0)):
-            live.progress("n4", Progress(doing, 0, 40, left))
-            if left is None:
-                assert live.rows["n4"].cells()[-1] == doing
-        assert live.rows["n4"].cells()[-1] == "first step, 1 h 02 min"
-        for step in range(1, 41):
-            live.progress("n4", row(step))
-            live.progress("n4", Progress("validating", step, 40, 3.0))  # between steps it is no news
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.rsplit("time left ")[-1] for line in lines[:3]] == ["loading", "validating", "first step"]
-    assert len(lines) == 3 + 11, "then one line for each tenth"
+        growth_run.measure(checkpoint, yaml.safe_load((inputs / "recipe.yaml").read_text()))
 
 
 def test_tokenizer_is_one_that_litgpt_opens(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.checkpoint.receipt import versions
+from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.pretrain.record import identity_of
 
 LEDGER = "growth.json"
-FORMAT = 1
+FORMAT = 2
 State = Literal["new", "begun", "done"]
 
 # What a stage that is done has, and what one that was trained here has besides
 RESULTS: dict[str, tuple[type, ...]] = {
     **{"blocks": (int,), "start": (str,), "parents": (dict,), "fingerprint": (str,)},
-    **{"validation_loss": (float,), "stderr": (float, NoneType), "windows": (int,)},
+    **{"validation_loss": (float,), "stderr": (float, NoneType), "per_window": (list,)},
 }
 TRAINED: dict[str, tuple[type, ...]] = {"parameters": (int,), "steps": (int,), "seconds": (float, int)}
 
@@ -88,6 +89,10 @@ class Ledger:
         self.stages[name] |= {"state": "done", **results}
         self.write()
 
+    def loss(self, name: str) -> ValidationLoss:
+        """That of a stage that is done, window by window."""
+        return ValidationLoss(tuple(self.stages[name]["per_window"]))
+
     def decide(self, name: str, decision: Mapping[str, Any]) -> None:
         self.stages[name]["decision"] = dict(decision)
         self.write()
@@ -114,6 +119,9 @@ def _damaged(content: Mapping[str, Any]) -> str | None:
             value = stage.get(key, ...)  # null is a value
             if type(value) not in kinds or (type(value) is float and not math.isfinite(value)):
                 return f"stages.{name}.{key}"
+        losses = stage["per_window"] if stage["state"] == "done" else [0.0]
+        if not losses or not all(type(loss) is float and math.isfinite(loss) for loss in losses):
+            return f"stages.{name}.per_window"
         if not isinstance(stage.get("decision", {}), dict):
             return f"stages.{name}.decision"
     return None

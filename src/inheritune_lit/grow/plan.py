@@ -2,10 +2,11 @@
 
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.base.units import gib
-from inheritune_lit.grow.disk import CHECKPOINTS
 from inheritune_lit.grow.stages import Settings, parameters, possible, recipe_of
 from inheritune_lit.recipes.recipe import Recipe
 
+CHECKPOINTS = 2
+"""How many of a training's newest stay while it runs, with keep: final"""
 MODEL, CHECKPOINT = 4, 12
 """Bytes a parameter: weights in float32; a checkpoint of litGPT's, which has AdamW's two states as well"""
 

@@ -34,7 +34,7 @@ def table(content: Mapping[str, Any]) -> str:
     stages = content["stages"]
     benchmark = stages[REFERENCE]["validation_loss"]
     rows = [_row(name, stage, benchmark) for name, stage in stages.items() if stage["state"] == "done"]
-    windows = stages[REFERENCE]["windows"]
+    windows = len(stages[REFERENCE]["per_window"])
     note = f"Validation loss in nats per token, ± its standard error, on all {windows:,} windows of the held-out text."
     return "\n".join([*columns(heads, rows, left=2), "", note, content["outcome"] or ""])
 

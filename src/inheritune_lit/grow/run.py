@@ -1,7 +1,8 @@
 """The stages one after the other, each a `litgpt pretrain` of its own; whatever is done already is not done again."""
 
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +13,13 @@ from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
-from inheritune_lit.grow import disk, stages
+from inheritune_lit.evaluate.held_out import held_out_loss
+from inheritune_lit.grow import stages
 from inheritune_lit.grow.decision import decide, next_blocks
 from inheritune_lit.grow.ledger import Ledger, State
-from inheritune_lit.grow.measure import WINDOWS, about, measure, read_losses
+from inheritune_lit.grow.plan import CHECKPOINTS
 from inheritune_lit.grow.stages import REFERENCE, Settings, Stage, recipe_of
-from inheritune_lit.grow.view import View
+from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.recipes.recipe import Recipe
 
 Keep = Literal["all", "final"]
@@ -44,24 +46,18 @@ class Growth:
                 f"blocks already. Give --max_layers {trained} or more, or another out_dir."
             )
         self.data = sha256_file(settings.data_path / MANIFEST)
-        self.losses: dict[str, ValidationLoss] = {}
-        self.view = View()
 
     def run(self) -> None:
         """Algorithm 2, then the comparisons at the n where it ended."""
-        with self.view:
-            self._grow()
-
-    def _grow(self) -> None:
         self._benchmark()
         target = stages.first_target(self.settings)
         before: Stage | None = None
         while True:
             self._stage(target)
-            if before:
-                self._delete(disk.superseded(self.settings, before))
+            if before:  # not at par, and in mode `continue` the next one started from it
+                self._delete([self.model(before.name), stages.start_folder(self.settings, before.blocks)])
             following = next_blocks(target.blocks, step=self.settings.step, max_layers=self.settings.max_layers)
-            decision = decide(self.losses[target.name], self.losses[REFERENCE], self.settings.tolerance)
+            decision = decide(self.ledger.loss(target.name), self.ledger.loss(REFERENCE), self.settings.tolerance)
             why = decision.why(target.blocks, following)
             self.ledger.decide(target.name, decision.as_json(why))
             print(why, flush=True)
@@ -70,7 +66,7 @@ class Growth:
             before, target = target, stages.next_target(self.settings, target, following)
         for kind in self.settings.compare:
             self._stage(stages.comparison(kind, target.blocks))
-        self._delete(disk.starts(self.settings))
+        self._delete([self.settings.out_dir / "starts"])
         self.ledger.conclude(why)
 
     def model(self, name: str) -> Path:
@@ -91,31 +87,24 @@ class Growth:
             return
         fingerprint = self._fingerprint(REFERENCE)
         what = {"start": "given", "blocks": self.settings.blocks}
-        state = self.ledger.begin(REFERENCE, what, {}, {"data": self.data, "model": fingerprint})
-        self._measure(REFERENCE, state, {"fingerprint": fingerprint})
+        if self.ledger.begin(REFERENCE, what, {}, {"data": self.data, "model": fingerprint}) != "done":
+            self._measure(REFERENCE, {})
 
     def _stage(self, stage: Stage) -> None:
-        recipe = recipe_of(self.settings, stage)
+        recipe, run = recipe_of(self.settings, stage), stages.folder(self.settings, stage)
         steps, parameters = Recipe.of(recipe).steps or 0, stages.parameters(recipe)
         what = {"start": stage.start, "blocks": stage.blocks, "parameters": parameters, "steps": steps}
         state = self.ledger.begin(stage.name, what, recipe, self._parents(stage))
-        results: dict[str, Any] = {}
         if state != "done":
             self._write_start(stage, state)
-        self.view.begin(stage, parameters, steps)
-        if state != "done":
-            receipt = pretrain.train(
-                recipe,
-                stages.folder(self.settings, stage),
-                on_progress=lambda progress: self.view.progress(stage.name, progress),
-                environment=self.environment,
-                options=pretrain.Options(keep_last=disk.CHECKPOINTS if self.keep == "final" else None),
-            )
-            results = {key: receipt.get(key) for key in ("tokens", "seconds", "tokens_per_second")}
-            results["fingerprint"] = self._fingerprint(stage.name)
-        self._measure(stage.name, state, results)
-        self.view.done(stage.name, self.losses[stage.name].mean)
-        self._delete(disk.optimizer_states(self.settings, stage))
+            print(f"{stage.name} ({stage.title}): {parameters / 1e6:,.1f} M parameters, {steps:,} steps", flush=True)
+            options = pretrain.Options(keep_last=CHECKPOINTS if self.keep == "final" else None)
+            with Bar(stage.name) as bar:
+                receipt = pretrain.train(recipe, run, on_progress=bar, environment=self.environment, options=options)
+            self._measure(stage.name, {key: receipt.get(key) for key in ("tokens", "seconds", "tokens_per_second")})
+        print(f"{stage.name}: validation loss {self.ledger.loss(stage.name).mean:.4f}", flush=True)
+        # two thirds of them optimizer states; with copies of their weights, and torn ones that a launch set aside
+        self._delete(path for pattern in ("step-*", "final", "weights", ".torn-*") for path in run.glob(pattern))
 
     def _parents(self, stage: Stage) -> dict[str, str]:
         parents = {"data": self.data}
@@ -150,44 +139,34 @@ class Growth:
             options |= {"start": "grow", "target_dir": target}
         surgery(self.model(REFERENCE), **options)
 
-    def _measure(self, name: str, state: State, results: Mapping[str, Any]) -> None:
+    def _measure(self, name: str, results: Mapping[str, Any]) -> None:
         """The stage's loss, for decisions; `results` go into the ledger with it."""
-        path = self.settings.out_dir / name / WINDOWS
-        if state == "done" and (known := self._kept(name, path)):
-            self.losses[name] = known
-            return
-        train = self.settings.base["train"]
-        loss = self.losses[name] = measure(
-            self.model(name), self.settings.data_path, train["max_seq_length"], train["micro_batch_size"], path
-        )
+        loss = measure(self.model(name), self.settings.base)
         stderr = None if math.isnan(loss.stderr) else loss.stderr  # JSON knows no NaN
-        found = {"validation_loss": loss.mean, "stderr": stderr, "windows": len(loss.per_window)}
-        self.ledger.finish(name, {**found, **results})
+        found = {"validation_loss": loss.mean, "stderr": stderr, "per_window": list(loss.per_window)}
+        self.ledger.finish(name, {"fingerprint": self._fingerprint(name), **results, **found})
 
-    def _kept(self, name: str, path: Path) -> ValidationLoss | None:
-        """The losses of a stage that is done; None if its file is not the ledger's, but its model is there to measure.
+    def _delete(self, folders: Iterable[Path]) -> None:
+        """`keep: final`: what no later stage needs; what it was is still in the receipts, the logs and the ledger."""
+        for path in list(folders) if self.keep == "final" else ():
+            shutil.rmtree(path, ignore_errors=True)
 
-        Raises:
-            InheritError: the model is gone or another one, too.
-        """
-        stage = self.ledger.stages[name]
-        what = about(stage["fingerprint"], stage["parents"].get("data"), self.settings.base["train"]["max_seq_length"])
-        try:
-            if (loss := read_losses(path, what)).mean == stage["validation_loss"]:
-                return loss
-            problem = f"The window losses {path} have a mean of {loss.mean}, the ledger {stage['validation_loss']}."
-        except InheritError as error:
-            problem = str(error)
-        weights = self.model(name) / WEIGHTS
-        if not weights.is_file() or Weights(weights).fingerprint() != stage["fingerprint"]:
-            raise InheritError(
-                f"{problem} They can't be measured again: the model that {self.ledger.path} tells of is not in "
-                f"{weights.parent}. Restore {path} or the model, or choose another out_dir."
-            )
-        print(f"{problem} Measuring again.", flush=True)
-        path.unlink(missing_ok=True)
-        return None
 
-    def _delete(self, folders: list[Path]) -> None:
-        if self.keep == "final":
-            disk.delete(folders)
+def measure(checkpoint: Path, recipe: Mapping[str, Any]) -> ValidationLoss:
+    """A model's loss on every window of the recipe's held-out data, on a GPU if there is one.
+
+    Raises:
+        InheritError: the model is too short for the recipe's windows, or its loss is not finite.
+    """
+    import torch
+
+    train, data = recipe["train"], Path(recipe["data"]["init_args"]["data_path"])
+    sizes = {"max_seq_length": train["max_seq_length"], "batch_size": train["micro_batch_size"]}
+    loss = ValidationLoss(held_out_loss(checkpoint, data, **sizes)["per_window"])
+    torch.cuda.empty_cache()  # the next training needs all of the GPU, and we live beside it
+    if not math.isfinite(loss.mean):
+        raise InheritError(
+            f"The validation loss of {checkpoint} is {loss.mean}: its training has diverged, or its weights are "
+            "damaged. Lower the recipe's learning rate and start over in another out_dir, or give another reference."
+        )
+    return loss
