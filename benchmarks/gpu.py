@@ -131,14 +131,24 @@ def gpt2(job: Job) -> None:
             job.keep("gpt2", size, steps_of(job, recipe))
 
 
+def parsed(recipe: Path) -> Any:
+    """The recipe as litGPT's own command has it."""
+    from jsonargparse import ArgumentParser
+    from litgpt.pretrain import setup
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(setup, fail_untyped=False)
+    return parser.parse_args(["--config", str(recipe)])
+
+
 def trainer(job: Job, recipe: Path, **options: Any) -> tuple[Any, Any, Any, Iterator[Any], Any]:
     """What `gpu_steps.take_step` takes, with PackedTokens' batches."""
     from litgpt.config import Config
 
     from inheritune_lit.data import PackedTokens
-    from inheritune_lit.recipes.parse import parse_recipe
 
-    settings = parse_recipe(recipe)
+    settings = parsed(recipe)
     settings.precision = options.pop("precision", settings.precision)
     config, train = Config(**settings.model_config.as_dict()), settings.train
     fabric, model, optimizer = gpu_steps.set_up(config, settings, **options)
@@ -176,13 +186,13 @@ def steps_of(job: Job, recipe: Path, *, profiled: bool = False) -> dict[str, Any
         for kind, found in seconds.items():
             found.append(step(kind))
     device = torch.cuda.get_device_name() if cuda else "CPU"
-    figures = plan_recipe(recipe, gpu=gpu_key(device) or "h100")
+    plan = plan_recipe(recipe, gpu=gpu_key(device) or "h100")
     free, total = torch.cuda.mem_get_info() if cuda else (0, 0)  # freed blocks stay the allocator's: this is the peak
     return {
         "first": first, "seconds": seconds, "peak_flops": peak_flops(device), "micro_batch": train.micro_batch_size,
         "tokens": train.global_batch_size * model.max_seq_length, "used": total - free,
-        "in_use": torch.cuda.max_memory_allocated() if cuda else 0, "planned": figures["memory"]["compiled"],
-        "flops_per_token": figures["flops"]["measured_per_token"],
+        "in_use": torch.cuda.max_memory_allocated() if cuda else 0, "planned": plan.memory().as_json(),
+        "flops_per_token": plan.flops_per_token,
     }  # fmt: skip
 
 

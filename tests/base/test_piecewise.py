@@ -11,9 +11,9 @@ from litgpt.config import Config
 from litgpt.model import GPT
 
 from inheritune_lit import gpt2
-from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.piecewise import PIECES, litgpt_file, piece
-from inheritune_lit.recipes.parse import parse_recipe
+from inheritune_lit.base.yaml_document import read_document
+from inheritune_lit.recipes.check.keys import check_keys
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -88,26 +88,29 @@ def _imported(path: Path) -> object:
     return parser.parse_args(["--config", str(path)])
 
 
-@pytest.mark.parametrize("recipe", ["demo.yaml", "openllama3b_n13.yaml", "gpt2/large_n18.yaml"])
-def test_recipe_is_parsed_as_litgpt_parses_it(recipe: str) -> None:
-    assert parse_recipe(RECIPES / recipe).clone() == _imported(RECIPES / recipe)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("epochs", "many"),
-        ("data_path", None),
-        ("num_workers", 1.5),
-        ("unknown", 1),
-        ("batch_size", 1),
+        *(("data.init_args.epochs", "many"), ("data.init_args.num_workers", 1.5), ("data.init_args.unknown", 1)),
+        *(("data.init_args.batch_size", 1), ("train.max_tokens", 8e9), ("train.unknown", 1), ("eval.interval", "x")),
+        *(("model_config.unknown", 1), ("model_config.norm_class_name", "x"), ("model_config.n_layer", 1.5)),
+        *(("model_config", "model_config.yaml"), ("precision", "bf16"), ("logger_name", "x"), ("seed", 0.5)),
+        *(("unknown", 1), ("log.project", 7), ("optimizer", 7)),
     ],
 )
-def test_data_settings_that_litgpt_refuses_are_refused(tmp_path: Path, key: str, value: object) -> None:
-    recipe = yaml.safe_load((RECIPES / "openllama3b_n13.yaml").read_text())
-    recipe["data"]["init_args"][key] = value
-    (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
-    with pytest.raises(Exception, match="data"):
-        _imported(tmp_path / "recipe.yaml")
-    with pytest.raises(InheritError, match="litGPT does not accept the recipe"):
-        parse_recipe(tmp_path / "recipe.yaml")
+def test_what_litgpt_refuses_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    recipe = yaml.safe_load((RECIPES / "openllama3b_n13.yaml").read_text()) | {"log": {}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.dump(recipe))
+    assert _imported(path), "negative control"
+    assert check_keys(read_document(path)) == []
+    *blocks, last = key.split(".")
+    block = recipe
+    for name in blocks:
+        block = block[name]
+    block[last] = value
+    path.write_text(yaml.dump(recipe))
+    with pytest.raises(Exception, match=key.split(".")[0]):
+        _imported(path)
+    (found,) = check_keys(read_document(path))
+    assert (found.severity, found.key) == ("error", key)

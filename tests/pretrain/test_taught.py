@@ -66,9 +66,9 @@ def found(path: Path) -> dict[str, Finding]:
     [
         ({"weight": 1.5}, "data.init_args.weight", "It is 1.5, expected a number from 0 to 1."),
         ({"temperature": 0}, "data.init_args.temperature", "It is 0, expected a number from 0.01 to 100."),
-        ({"weight": None}, "recipe", "weight"),
-        ({"teacher_dir": None}, "recipe", "teacher_dir"),
-        ({"wieght": 0.5}, "data.init_args.wieght", "DistilledTokens has no such setting."),
+        ({"weight": None}, "data.init_args.weight", "not given, and litGPT requires it"),
+        ({"teacher_dir": None}, TEACHER, "not given, and litGPT requires it"),
+        ({"wieght": 0.5}, "data.init_args.wieght", "no such setting"),
         ({"teacher_dir": "{tmp}/no_weights"}, TEACHER, "holds no lit_model.pth"),
         ({"teacher_dir": "{tmp}/short"}, TEACHER, "The teacher attends to 8 tokens"),
         ({"teacher_dir": "{tmp}/few"}, TEACHER, "The teacher has embeddings for 40 tokens"),
@@ -118,16 +118,15 @@ def test_plan_counts_the_teacher(recipe: dict[str, Any], tmp_path: Path, capsys:
     path = changed(recipe, tmp_path / "recipe.yaml")
     config = load_config(Path(recipe["data"]["init_args"]["teacher_dir"]))
     taught, alone = plan_recipe(path), plan_recipe(changed(recipe, tmp_path / "alone.yaml", weight=0.0))
-    size, tokens = count_parameters(config).total, taught["training"]["tokens"]
-    assert taught["flops"]["six_n_d"] - alone["flops"]["six_n_d"] == 2 * size * tokens
+    size, tokens = count_parameters(config).total, taught.tokens
+    assert taught.six_n_d - alone.six_n_d == 2 * size * tokens
     forward = measured_flops(config, LENGTH, backward=False)
     matrices = size - 64 * 32 - 7 * 32  # all but the embedding and the norms
     assert forward == 2 * matrices * LENGTH + 3 * 2 * 2 * LENGTH**2 * 32  # and attention's two products
-    more = taught["flops"]["measured"] - alone["flops"]["measured"]
+    more = taught.flops - alone.flops
     assert more == pytest.approx(forward * tokens / LENGTH, abs=1)
-    assert taught["time"]["seconds"][0] > alone["time"]["seconds"][0]
-    memory, without = taught["memory"]["compiled"], alone["memory"]["compiled"]
-    assert (memory["teacher"], without["teacher"]) == (2 * size, 0)
+    assert taught.seconds_range > alone.seconds_range
+    assert (taught.memory().peak.teacher, alone.memory().peak.teacher) == (2 * size, 0)
     plan(path)
     printed = capsys.readouterr().out
     assert re.search(rf"teacher +\S+, weight 0.4; {size:,} parameters", printed)

@@ -77,7 +77,7 @@ def test_a_checkpoint_that_computes_otherwise(tmp_path: Path, monkeypatch: pytes
 def test_litgpt_is_not_imported() -> None:
     """It takes 7 of the five seconds in which mistakes are to be named."""
     code = (
-        "import sys; from pathlib import Path; from inheritune_lit.recipes.parse import read_document; "
+        "import sys; from pathlib import Path; from inheritune_lit.base.yaml_document import read_document; "
         "from inheritune_lit.recipes.check.validate import check_document; "
         f"check_document(read_document(Path({str(RECIPE)!r}))); sys.exit('lightning' in sys.modules)"
     )

@@ -1,5 +1,6 @@
 """A YAML file with the line of each key, and the keys that stand more than once."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ class Loader(yaml.SafeLoader):
     """Reads 3e-4 and 8e9 as numbers, as litGPT's parser does and YAML 1.1 does not."""
 
     yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}  # noqa: RUF012
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass

@@ -17,6 +17,16 @@ class Gpu:
     """Dense bfloat16 with float32 accumulation, TFLOP/s"""
     source: str
 
+    @property
+    def memory(self) -> int:
+        """Bytes"""
+        return self.memory_mib * 2**20
+
+    @property
+    def peak_flops(self) -> float:
+        """FLOP/s"""
+        return self.peak_tflops * 1e12
+
 
 _AMPERE_WHITEPAPER = "NVIDIA Ampere GA102 whitepaper"
 GPUS = {
@@ -66,4 +76,4 @@ def gpu_key(device: str) -> str | None:
 def peak_flops(device: str) -> float | None:
     """Dense bfloat16 FLOP/s of a GPU by the name that its driver gives; None for one that is not known here."""
     key = gpu_key(device)
-    return GPUS[key].peak_tflops * 1e12 if key else None
+    return GPUS[key].peak_flops if key else None

@@ -14,7 +14,7 @@ from inheritune_lit.checkpoint.copy import TensorCopy, copy_tensors, distinct
 from inheritune_lit.checkpoint.folder import HF_CONFIG, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import write_receipt
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.plan import teacher_figures
+from inheritune_lit.plan.figures import teacher_of
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check
 from inheritune_lit.pretrain.settings import Settings
@@ -125,7 +125,7 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
     parameters = bare_model(final, run / MODEL, settings.config, recipe, trained)
     launches = record["launches"]
     timed = {name: sum(launch.get(f"timed_{name}", 0) for launch in launches) for name in ("steps", "seconds")}
-    curves, taught = read_run(run).curves, teacher_figures(Recipe.of(recipe)) or {}
+    curves, teacher = read_run(run).curves, teacher_of(Recipe.of(recipe))
     receipt = {
         "format": FORMAT,
         "kind": "run",
@@ -133,7 +133,7 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
         **trained,
         "parameters": parameters,
         "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
-        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], taught.get("flops_per_token") or 0),
+        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], teacher.flops_per_token if teacher else 0),
         **{name: record[name] for name in ("versions", "git", "launches")},
         "hardware": {"gpus": record["gpus"], "world_size": settings.world_size}
         | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},

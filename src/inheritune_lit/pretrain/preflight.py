@@ -23,7 +23,7 @@ from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.record import ORPHAN, check_same, gpu_names, read_record, run_lock
 from inheritune_lit.pretrain.settings import visible_gpus
 from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.check.validate import check_document, check_machine, refused
+from inheritune_lit.recipes.check.validate import check_document, check_machine
 from inheritune_lit.recipes.litgpt_settings import PACKED
 from inheritune_lit.recipes.recipe import TEACHER, Recipe
 from inheritune_lit.surgery.plain_llama import is_plain_llama
@@ -46,8 +46,6 @@ def preflight(document: Document, run: Path, request: Request) -> list[Finding]:
     wrong = any(finding.severity == "error" for finding in findings)
     # a killed launch's training ends within seconds
     findings += _folder(document, run, request, wait=0 if wrong else ORPHAN)
-    if not any(finding.severity == "error" for finding in findings):
-        findings += refused(request.recipe)
     if any(finding.severity == "error" for finding in findings):
         text = "Its tensors' shapes, its tokenizer, disk and memory are checked once litGPT would take it."
         return [*findings, Finding("note", "recipe", text, "Mend the errors first.")]

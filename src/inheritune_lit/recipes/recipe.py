@@ -5,18 +5,43 @@ with, is None here; `inheritune recipes validate` says so. Imports no torch.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.yaml_document import Document, read_document
 from inheritune_lit.checkpoint.folder import checkpoint_folder
-from inheritune_lit.recipes.check.numbers import in_range
 from inheritune_lit.recipes.litgpt_settings import PACKED, config_class, pretrain_settings
 
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
 TEACHER = "data.init_args.teacher_dir"
+MOST = 2**62  # above that, litGPT's own arithmetic and torch's sizes overflow
+# Dotted key → the least and the most that litGPT, whose parser takes any number, can divide by, loop on or count with
+RANGES = {
+    **dict.fromkeys(("devices", "num_nodes", "data.init_args.epochs"), (1, 2**31)),
+    **dict.fromkeys(("train.global_batch_size", "train.micro_batch_size", "train.max_seq_length"), (1, MOST)),
+    **dict.fromkeys(("train.max_tokens", "train.save_interval", "train.log_interval"), (1, MOST)),
+    **dict.fromkeys(("eval.interval", "eval.max_iters"), (1, MOST)),
+    **dict.fromkeys(("train.lr_warmup_steps", "train.min_lr", "train.max_norm"), (0, MOST)),
+    **dict.fromkeys(("optimizer.init_args.lr", "optimizer.init_args.weight_decay"), (0, MOST)),
+    **dict.fromkeys(("seed", "data.init_args.seed"), (0, 2**32 - 1)),
+    "data.init_args.num_workers": (0, 2**10),
+    "data.init_args.weight": (0, 1),
+    "data.init_args.temperature": (0.01, 100),
+    "model_config.n_layer": (1, 2**16),
+    **{f"model_config.{key}": (1, MOST) for key in ("n_embd", "n_head", "block_size", "padded_vocab_size")},
+    **{f"model_config.{key}": (1, MOST) for key in ("n_query_groups", "head_size", "intermediate_size")},
+}
+
+
+def in_range(key: str, value: Any) -> bool:
+    """Whether it is a number that can be counted with."""
+    low, high = RANGES[key]
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 @cache
@@ -58,17 +83,36 @@ class Recipe:
         return int(value) if value is not None else None
 
     @cached_property
+    def config(self) -> "Config":
+        """litGPT's Config of the model. What model_config holds that it does not know is a finding of its own.
+
+        Raises:
+            InheritError: litGPT can't make one of what is stated.
+        """
+        Config, model = config_class(), self.document.get("model_config")
+        if isinstance(model, Mapping) and not in_range("model_config.n_layer", model.get("n_layer", 1)):
+            raise InheritError("model_config.n_layer is no number of blocks.")  # Config would make lists of so many
+        try:
+            if isinstance(model, Mapping):
+                return Config(**{field.name: model[field.name] for field in fields(Config) if field.name in model})
+            return Config.from_name(str(self.document.get("model_name")))
+        except Exception as error:  # litGPT checks with asserts and lets the constructor's errors through
+            raise InheritError(f"litGPT can't make a model of it: {error}.") from error
+
+    @property
+    def is_gpt2(self) -> bool:
+        """Whether it says that its model is a GPT-2."""
+        return bool(self.document.get("model_config.hf_config.model_type") == "gpt2")
+
+    @cached_property
     def block_size(self) -> int | None:
         """Tokens that the model can attend to."""
-        Config = config_class()
-        model = self.document.get("model_config")
-        if isinstance(model, Mapping):
-            value = model.get("block_size", Config.block_size)
-            return int(value) if in_range("model_config.block_size", value) else None
-        try:
-            return int(Config.from_name(str(self.document.get("model_name"))).block_size)
-        except ValueError:
-            return None
+        if (value := self.document.get("model_config.block_size")) is None:
+            try:
+                value = self.config.block_size
+            except InheritError:
+                return None
+        return int(value) if in_range("model_config.block_size", value) else None
 
     @property
     def sequence(self) -> int | None:

@@ -1,7 +1,9 @@
 """What `inheritune recipes validate` reports, and how it reads."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +30,10 @@ class Finding:
     """About a folder that is not on this machine, but may be on the one where the recipe is to run"""
 
 
-def report(path: Path, findings: list[Finding], document: Document | None = None) -> str:
+error, warning, note = (partial(Finding, severity) for severity in SEVERITIES)
+
+
+def report(path: Path, findings: Sequence[Finding], document: Document | None = None) -> str:
     """All findings, the worst first, each with its key, its line, what is wrong and what to do."""
     counts = {severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES}
     listed = [f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items() if count]

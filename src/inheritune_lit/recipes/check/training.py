@@ -1,176 +1,133 @@
 """Batch, budget, schedule, precision, resuming: what litGPT 0.5 refuses, ignores or does otherwise than one thinks."""
 
-from typing import Any
+from collections.abc import Iterator
 
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.check.gpt2 import states_gpt2
-from inheritune_lit.recipes.check.numbers import in_range
-from inheritune_lit.recipes.recipe import Recipe, train_defaults
+from inheritune_lit.recipes.check.findings import Finding, error, note, warning
+from inheritune_lit.recipes.recipe import Recipe, in_range, train_defaults
 
 ENOUGH = 4096  # no step has more GPUs, no micro-batch that fits more sequences: where the search for a number ends
+# What litGPT's pretraining takes from none of them: key → what to do instead
+REFUSED = {
+    "train.epochs": "Say it in tokens, train.max_tokens; PackedTokens' own data.init_args.epochs only bounds it.",
+    "eval.max_new_tokens": "Remove it.",
+}
 
 
-def check_training(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
-    train = document.get("train")
-    if train is not None and not isinstance(train, dict):
-        return []  # said already
-    findings = _left_out(document)
-    findings += _unsupported(document) + _schedule(document) + _batch(document, devices, nodes)
-    return findings + _precision(document) + _resume(document) + _tied(document, devices, nodes) + _optimizer(document)
+def check_training(recipe: Recipe, devices: int | None, nodes: int | None) -> Iterator[Finding]:
+    document = recipe.document
+    if not isinstance(document.get("train", {}), dict):
+        return  # said already
+    yield from _left_out(document)
+    yield from _unsupported(recipe)
+    yield from _schedule(recipe)
+    yield from _batch(recipe, devices, nodes)
+    yield from _precision_and_start(document)
+    if document.get("train.tie_embeddings") and not recipe.is_gpt2 and recipe.machines(devices, nodes) != (1, 1):
+        text = "On more than one GPU, FSDP unties them in silence; on one, litGPT loads one and drops the other."
+        yield warning("train.tie_embeddings", text, "Write devices: 1, or tie_embeddings: false.")
 
 
-def _left_out(document: Document) -> list[Finding]:
+def _left_out(document: Document) -> Iterator[Finding]:
     """A partial train block keeps litGPT's defaults for pretraining from nothing."""
-    findings = []
     wanted = ("max_tokens", "global_batch_size", "micro_batch_size", "lr_warmup_steps", "min_lr", "max_norm")
     for key in (*wanted, "save_interval", "max_seq_length"):
         if document.states(f"train.{key}") or (key == "lr_warmup_steps" and document.get("train.lr_warmup_fraction")):
             continue
         value = train_defaults()[key]
         text = f"It is left out, and litGPT then takes {value:,}." if value else "It is left out: the whole block_size."
-        findings.append(Finding("warning", f"train.{key}", text, "Write down what you mean."))
+        yield warning(f"train.{key}", text, "Write down what you mean.")
     if not document.states("data"):
-        text = "It is left out: litGPT then trains on TinyLlama's data."
-        findings.append(
-            Finding("warning", "data", text, "Name a data module, such as inheritune_lit.data.PackedTokens.")
-        )
-    return findings
+        fix = "Name a data module, such as inheritune_lit.data.PackedTokens."
+        yield warning("data", "It is left out: litGPT then trains on TinyLlama's data.", fix)
+    if document.get("optimizer.init_args.lr") is None:
+        text = "No learning rate is given: the optimizer's own default is taken, 0.001 for AdamW."
+        fix = "Write class_path, and lr, weight_decay and betas under init_args; litGPT ignores the command line's."
+        yield warning("optimizer", text, fix)
 
 
-def _unsupported(document: Document) -> list[Finding]:
-    findings = []
+def _unsupported(recipe: Recipe) -> Iterator[Finding]:
+    document, step = recipe.document, recipe.step_tokens
     for key in ("max_steps", "max_time"):
         if (value := document.get(f"train.{key}")) is not None:
+            counted = key == "max_steps" and isinstance(value, int) and step
+            fix = f"For {value:,} steps write max_tokens: {value * step}." if counted else "Say it in train.max_tokens."
             text = f"It is {value!r}, and litGPT ignores it: the run ends with max_tokens alone."
-            findings.append(Finding("error", f"train.{key}", text, _instead(document, key, value)))
-    if document.get("train.epochs") is not None:
-        text = "litGPT's pretraining refuses it."
-        fix = "Say it in tokens, train.max_tokens; PackedTokens' own data.init_args.epochs only bounds it."
-        findings.append(Finding("error", "train.epochs", text, fix))
-    for key in ("max_tokens", "max_norm"):
-        if document.states(f"train.{key}") and document.get(f"train.{key}") is None:
-            findings.append(Finding("error", f"train.{key}", "It is null, and litGPT requires it.", "Write a number."))
-    if document.get("eval.max_new_tokens") is not None:
-        text = "litGPT's pretraining refuses it."
-        findings.append(Finding("error", "eval.max_new_tokens", text, "Remove it."))
-    return findings
+            yield error(f"train.{key}", text, fix)
+    for key, fix in REFUSED.items():
+        if document.get(key) is not None:
+            yield error(key, "litGPT's pretraining refuses it.", fix)
 
 
-def _instead(document: Document, key: str, value: Any) -> str:
-    step = Recipe(document).step_tokens
-    if key == "max_steps" and isinstance(value, int) and step:
-        return f"For {value:,} steps write max_tokens: {value * step}."
-    return "Remove it, and say it in train.max_tokens."
-
-
-def _schedule(document: Document) -> list[Finding]:
-    findings = []
-    warmup, fraction = document.get("train.lr_warmup_steps"), document.get("train.lr_warmup_fraction")
-    if fraction:
-        if warmup or not document.states("train.lr_warmup_steps"):
-            stated = warmup or f"{train_defaults()['lr_warmup_steps']}, litGPT's, as it is left out"
-            text = f"litGPT refuses it beside lr_warmup_steps ({stated})."
-            findings.append(
-                Finding("error", "train.lr_warmup_fraction", text, "Write lr_warmup_steps: null beside it.")
-            )
+def _schedule(recipe: Recipe) -> Iterator[Finding]:
+    document, warmup, steps = recipe.document, recipe.count("lr_warmup_steps"), recipe.steps
+    if fraction := document.get("train.lr_warmup_fraction"):
+        if document.get("train.lr_warmup_steps") or not document.states("train.lr_warmup_steps"):
+            by_default = "" if document.states("train.lr_warmup_steps") else ", litGPT's, as it is left out"
+            text = f"litGPT refuses it beside lr_warmup_steps ({warmup}{by_default})."
+            yield error("train.lr_warmup_fraction", text, "Write lr_warmup_steps: null beside it.")
         if isinstance(fraction, int | float) and not 0 <= fraction <= 1:
             text = f"It is {fraction}, and litGPT refuses what is not a share."
-            findings.append(Finding("error", "train.lr_warmup_fraction", text, "Write a number from 0 to 1."))
-    recipe = Recipe(document)
-    findings += _steps(recipe)
+            yield error("train.lr_warmup_fraction", text, "Write a number from 0 to 1.")
+    if steps == 0:
+        least = f"{recipe.step_tokens:,} tokens of one step"
+        text = f"It is {recipe.tokens:,}, less than the {least}: nothing would be trained."
+        yield error("train.max_tokens", text, f"Write {recipe.step_tokens} or more.")
+    elif steps and warmup and warmup >= steps and not fraction:
+        text = f"It is {warmup:,}, and there are only {steps:,} steps: the learning rate would never reach its peak."
+        yield error("train.lr_warmup_steps", text, f"Write less, such as {max(1, steps // 50)}.")
     block, longest = recipe.block_size, recipe.count("max_seq_length")
     if block and longest and longest > block:
         text = f"It is {longest:,}, and the model attends to block_size, {block:,}, at most: litGPT refuses it."
-        findings.append(Finding("error", "train.max_seq_length", text, f"Write {block} or less."))
+        yield error("train.max_seq_length", text, f"Write {block} or less.")
     lr, lowest = document.get("optimizer.init_args.lr"), recipe.number("min_lr")
     if in_range("optimizer.init_args.lr", lr) and lowest is not None and lowest >= lr:
         text = f"It is {lowest:g}, not below the peak, optimizer.init_args.lr {lr:g}: the cosine would rise."
-        findings.append(Finding("warning", "train.min_lr", text, f"Write a tenth of the peak, {lr / 10:g}."))
-    return findings
+        yield warning("train.min_lr", text, f"Write a tenth of the peak, {lr / 10:g}.")
 
 
-def _steps(recipe: Recipe) -> list[Finding]:
-    tokens, steps, warmup = recipe.tokens, recipe.steps, recipe.count("lr_warmup_steps")
-    if steps == 0:
-        text = f"It is {tokens:,}, less than the {recipe.step_tokens:,} tokens of one step: nothing would be trained."
-        return [Finding("error", "train.max_tokens", text, f"Write {recipe.step_tokens} or more.")]
-    if steps and warmup and warmup >= steps and not recipe.document.get("train.lr_warmup_fraction"):
-        text = f"It is {warmup:,}, and there are only {steps:,} steps: the learning rate would never reach its peak."
-        return [Finding("error", "train.lr_warmup_steps", text, f"Write less, such as {max(1, steps // 50)}.")]
-    return []
-
-
-def _batch(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
+def _batch(recipe: Recipe, devices: int | None, nodes: int | None) -> Iterator[Finding]:
     """litGPT divides with //: what is left over is not trained on, and nothing says so."""
-    recipe = Recipe(document)
     batch, micro = recipe.global_batch, recipe.micro_batch
     if not batch or not micro:
-        return []
+        return
     known, nodes = recipe.machines(devices, nodes)
     gpus = (known or 1) * nodes
+    each = batch // gpus
     if batch % gpus:
-        text = f"{batch} sequences on {gpus} GPUs: litGPT takes {batch // gpus} on each, {batch // gpus * gpus} in all."
+        text = f"{batch} sequences on {gpus} GPUs: litGPT takes {each} on each, {each * gpus} in all."
         fix = f"Choose a multiple of {gpus}, such as {-(-batch // gpus) * gpus}, or another number of GPUs."
-        return [Finding("error", "train.global_batch_size", text, fix)]
-    if (batch // gpus) % micro:
-        each = batch // gpus
+        yield error("train.global_batch_size", text, fix)
+    elif each % micro:
+        text = f"{each} sequences a GPU are {each // micro} micro-batches of {micro}: {each % micro} are left out."
         if each < micro:
             text = f"It is {micro}, more than the {each} sequences that a GPU takes a step: litGPT stops at once."
-        else:
-            text = f"{each} sequences a GPU are {each // micro} micro-batches of {micro}: {each % micro} are left out."
         fitting = next(m for m in range(min(each, micro, ENOUGH), 0, -1) if each % m == 0)
-        return [Finding("error", "train.micro_batch_size", text, f"Write a divisor of {each}, such as {fitting}.")]
-    if known is None:
+        yield error("train.micro_batch_size", text, f"Write a divisor of {each}, such as {fitting}.")
+    elif known is None:
         possible = range(1, min(batch // micro, ENOUGH) + 1)
         counts = ", ".join(str(n) for n in possible if batch % n == 0 and batch // n % micro == 0)
         text = "litGPT will take all GPUs that it finds."
-        return [Finding("note", "devices", text, f"The batch divides on {counts} GPUs; on others it would shrink.")]
-    return []
+        yield note("devices", text, f"The batch divides on {counts} GPUs; on others it would shrink.")
 
 
-def _precision(document: Document) -> list[Finding]:
+def _precision_and_start(document: Document) -> Iterator[Finding]:
     precision = document.get("precision")
-    if precision == "bf16-true":
-        text = (
-            "With bfloat16 weights, AdamW's steps are smaller than the weights' own rounding: most weights, and all "
-            "norms, stay where they are."
-        )
-        return [Finding("warning", "precision", text, "Write bf16-mixed.")]
-    if precision is None:
+    if precision in (None, "bf16-true"):
         text = "It is left out: litGPT chooses by the GPU, so that another machine may train in another precision."
-        return [Finding("warning", "precision", text, "Write bf16-mixed.")]
-    return []
-
-
-def _resume(document: Document) -> list[Finding]:
-    resume, initial = document.get("resume"), document.get("initial_checkpoint_dir")
-    if resume and initial:
+        if precision:
+            text = (
+                "With bfloat16 weights, AdamW's steps are smaller than the weights' own rounding: most weights, and "
+                "all norms, stay where they are."
+            )
+        yield warning("precision", text, "Write bf16-mixed.")
+    resume = document.get("resume")
+    if resume and document.get("initial_checkpoint_dir"):
         text = f"It is {resume!r} beside initial_checkpoint_dir, and litGPT refuses the two together."
-        fix = "To resume a run, write initial_checkpoint_dir: null; to begin one, resume: false."
-        return [Finding("error", "resume", text, fix)]
-    if resume == "auto":
+        yield error("resume", text, "To resume, write initial_checkpoint_dir: null; to begin a run, resume: false.")
+    elif resume == "auto":
         text = (
             "litGPT takes the highest step-* of any run below out_dir, whole or not; if there is none, it begins from "
             "random weights and does not say so."
         )
-        return [Finding("warning", "resume", text, "Name the checkpoint: resume: out/…/step-…/lit_model.pth.")]
-    return []
-
-
-def _tied(document: Document, devices: int | None, nodes: int | None) -> list[Finding]:
-    if not document.get("train.tie_embeddings") or states_gpt2(document):
-        return []
-    if Recipe(document).machines(devices, nodes) == (1, 1):
-        return []
-    text = "On more than one GPU, FSDP unties them in silence; on one, litGPT loads one of the two and drops the other."
-    return [Finding("warning", "train.tie_embeddings", text, "Write devices: 1, or tie_embeddings: false.")]
-
-
-def _optimizer(document: Document) -> list[Finding]:
-    optimizer = document.get("optimizer")
-    if isinstance(optimizer, dict) and document.get("optimizer.init_args.lr") is not None:
-        return []
-    text = "No learning rate is given: the optimizer's own default is taken, 0.001 for AdamW."
-    fix = "Write class_path, and lr, weight_decay and betas under init_args; from the command line litGPT ignores them."
-    return [Finding("warning", "optimizer", text, fix)]
+        yield warning("resume", text, "Name the checkpoint: resume: out/…/step-…/lit_model.pth.")

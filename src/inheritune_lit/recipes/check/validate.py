@@ -1,11 +1,11 @@
 """All that can be known of a `litgpt pretrain` recipe without a GPU, at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.yaml_document import Document, read_document
-from inheritune_lit.recipes.check.findings import Finding
-from inheritune_lit.recipes.parse import parse_recipe
+from inheritune_lit.recipes.check.findings import Finding, warning
 
 # A setting that only the recipes of another command have
 OTHERS = {"recipe": "grow", "source_dir": "surgery", "input_dir": "prepare"}
@@ -24,56 +24,42 @@ def validate_file(path: Path, devices: int | None = None, nodes: int | None = No
                 f"{path} is no recipe of `litgpt pretrain`, but of `inheritune {command}`, which checks it itself: "
                 f"`inheritune {command} --config {path} --dry_run`."
             )
-    findings = check_machine(document, check_document(document, devices, nodes))
-    if not any(finding.severity == "error" for finding in findings):  # whatever we did not think of
-        findings += refused(path)
-    return findings, document
+    return check_machine(document, check_document(document, devices, nodes)), document
 
 
 def check_document(document: Document, devices: int | None = None, nodes: int | None = None) -> list[Finding]:
-    """What we know to look for, without importing litGPT."""
+    """All that can be known without importing litGPT."""
     from inheritune_lit.recipes.check.folders import check_folders
     from inheritune_lit.recipes.check.keys import check_keys
     from inheritune_lit.recipes.check.model import check_model
-    from inheritune_lit.recipes.check.numbers import check_numbers
-    from inheritune_lit.recipes.check.paths import check_paths
     from inheritune_lit.recipes.check.training import check_training
+    from inheritune_lit.recipes.recipe import Recipe
 
-    findings = check_keys(document)
-    named = {finding.key for finding in findings if finding.severity == "error"}
-    findings += [finding for finding in check_numbers(document) if finding.key not in named]
-    findings += check_model(document)
-    findings += check_training(document, devices, nodes)
-    return findings + check_paths(document) + check_folders(document)
+    recipe = Recipe(document)
+    return [
+        *check_keys(document),
+        *check_model(recipe),
+        *check_training(recipe, devices, nodes),
+        *check_folders(recipe),
+    ]
 
 
-def check_machine(document: Document, findings: list[Finding]) -> list[Finding]:
+def check_machine(document: Document, findings: Sequence[Finding]) -> list[Finding]:
     """The findings, and a warning if this machine's CPU is slow with the recipe's precision.
 
     Folders that are missing show that the recipe is to run elsewhere. Timing takes PyTorch: done only if it counts.
     """
     precision = str(document.get("precision"))
     if not precision.startswith("bf16-") or any(finding.elsewhere for finding in findings):
-        return findings
+        return list(findings)
     from inheritune_lit.base.precision import slowdown
 
     if (slower := slowdown()) is None or slower < 1.5:
-        return findings
+        return list(findings)
     text = (
         "This machine has no GPU, and its CPU is slow with bfloat16: a product, with its gradients, takes "
         f"{slower:.2g} times as long as in float32, and so would about the whole run."
     )
-    found = Finding("warning", "precision", text, "To run it here, write precision: 32-true.")
     # that bf16-true should be bf16-mixed would be no help here
     others = [finding for finding in findings if (finding.key, finding.severity) != ("precision", "warning")]
-    return [*others, found]
-
-
-def refused(path: Path) -> list[Finding]:
-    """What litGPT's own parser says, which stops at the first mistake."""
-    try:
-        parse_recipe(path)
-    except InheritError as error:
-        message = str(error).splitlines()[0]
-        return [Finding("error", "recipe", message, "Change what the message names.")]
-    return []
+    return [*others, warning("precision", text, "To run it here, write precision: 32-true.")]
