@@ -49,11 +49,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Trainings are noted here instead of run."""
     noted: list[tuple[str, int]] = []
 
-    def run(self: Trial, candidate: Any, steps: int, work: Path, made: Any, held_out: Any) -> dict[str, Any]:
+    def run(self: Trial, candidate: Any, steps: int, work: Path, held_out: Any) -> dict[str, Any]:
         noted.append((candidate.layers, steps))
         loss = ValidationLoss(tuple(losses_of(candidate.blocks)))
         return {
-            **{"made": made, "steps": steps, "tokens": steps * self.batch.tokens, "seconds": 1.0},
+            **{"steps": steps, "tokens": steps * self.batch.tokens, "seconds": 1.0},
             **{"loss": loss.mean, "stderr": loss.stderr, "per_window": loss.per_window},
         }
 
@@ -78,7 +78,7 @@ def test_the_whole_search(reference: Path, data: Path, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         choose(reference, data=data, out_dir=out, **SETTINGS)
     work = tmp_path / ".choice.staging/work"
-    measured = {path.name: path.stat().st_mtime_ns for path in work.glob("*.json")}
+    measured = {path.name: path.stat().st_mtime_ns for path in work.glob("*-*.json")}
     assert len(measured) == 4
     assert not [path for path in work.iterdir() if path.is_dir()], "weights go when their loss is known"
 
@@ -254,3 +254,22 @@ def test_a_trial_is_a_recipe_that_litgpt_takes(reference: Path, data: Path, tmp_
     idx = torch.arange(16)[None]
     with torch.inference_mode():
         assert torch.equal(model(idx), load_model(tmp_path / "start")(idx))
+
+
+def test_what_another_search_left_is_not_taken_up(
+    reference: Path, data: Path, tmp_path: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted search with another learning rate has results under the same names."""
+    work = tmp_path / ".out.staging/work"
+    work.mkdir(parents=True)
+    (work / "made.json").write_text(json.dumps({"learning_rate": 2e-3}))
+    (work / "3-2.json").write_text("{}")
+    run = Trial.run
+
+    def checked(self: Trial, candidate: Any, steps: int, work: Path, held_out: Any) -> dict[str, Any]:
+        assert [path.name for path in work.iterdir()] == ["made.json"]
+        return run(self, candidate, steps, work, held_out)
+
+    monkeypatch.setattr(Trial, "run", checked)
+    choose(reference, data=data, out_dir=tmp_path / "out", **SETTINGS)
+    assert len(trained) == 5

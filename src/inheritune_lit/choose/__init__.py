@@ -1,11 +1,6 @@
 """`inheritune choose`: which blocks of a reference to keep, found by training a few choices for a short while."""
 
 import re
-import shutil
-import sys
-import time
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +15,9 @@ from inheritune_lit.data.manifest import MANIFEST, Manifest
 if TYPE_CHECKING:
     from litgpt.config import Config
 
-    from inheritune_lit.choose.candidates import Candidate
     from inheritune_lit.choose.trial import Trial
 
 FORMAT = 1  # of choice.json
-SHARE = 4  # a first round is this part of the steps
-UNTRAINED_WINDOWS = 8  # enough to order cuts before training, which is only a hint
 
 
 def choose(
@@ -69,6 +61,7 @@ def choose(
         dry_run: Say what would be done and about how long it takes.
         overwrite: Replace OUT_DIR if it exists.
     """
+    from inheritune_lit.choose.search import search
     from inheritune_lit.choose.trial import Batch, Trial
     from inheritune_lit.surgery.parents import Parent
 
@@ -92,7 +85,7 @@ def choose(
     if not overwrite and is_done(out_dir, "choice", made):
         return
     with staging(out_dir, overwrite=overwrite, resume=True) as folder:
-        choice = _search(trial, n, candidates, steps, windows, folder, made)
+        choice = search(trial, n, folder, made)
         _write(choice, folder, reference, out_dir)
         write_receipt(folder, "choice", made)
     from inheritune_lit.choose.table import table
@@ -105,8 +98,8 @@ def choose(
 def _check(candidates: int, steps: int, windows: int, learning_rate: float) -> None:
     if not 3 <= candidates <= 6:
         raise InheritError(f"--candidates {candidates}: expected 3 to 6.")
-    if steps < 2 * SHARE:
-        raise InheritError(f"--steps {steps}: expected at least {2 * SHARE}, as a first round is a quarter of them.")
+    if steps < 8:
+        raise InheritError(f"--steps {steps}: expected at least 8, as a first round is a quarter of them.")
     if windows < 2:
         raise InheritError(f"--windows {windows}: expected at least 2, for a standard error.")
     if not 0 < learning_rate < 1:
@@ -152,96 +145,23 @@ def _bytes(text: str) -> float:
     return float(match[1]) * (1024 if match[3] else 1000) ** power
 
 
-def _rounds(candidates: int, steps: int) -> list[tuple[int, int]]:
-    """How many choices are trained, for how many steps: all for a quarter, the better half for all."""
-    return [(candidates, steps // SHARE), (-(-candidates // 2), steps)]
-
-
 def _intention(config: "Config", n: int, trial: "Trial", candidates: int, steps: int) -> str:
     """What the search will do, and about how long its trainings take, by the speed of a matrix product here."""
+    from inheritune_lit.choose.search import rounds
     from inheritune_lit.choose.trial import flops_per_second
     from inheritune_lit.plan.model import count_parameters
     from inheritune_lit.pretrain.bar import duration
 
-    rounds = _rounds(candidates, steps)
-    tokens = sum(count * length for count, length in rounds) * trial.batch.tokens
+    planned = rounds(candidates, steps)
+    tokens = sum(count * length for count, length in planned) * trial.batch.tokens
     parameters = count_parameters(slice_config(config, range(n)), tied=trial.tied).total
-    trainings = ", then ".join(f"{count} for {length} steps" for count, length in rounds)
+    trainings = ", then ".join(f"{count} for {length} steps" for count, length in planned)
     about = duration(6 * parameters * tokens / flops_per_second())
     return (
         f"{n} of {config.n_layer} blocks of {config.name}, {parameters / 1e6:,.1f} M parameters. Choices trained: "
         f"{trainings}, of {trial.batch.tokens:,} tokens each: {tokens:,} tokens in all, about {about} here by the "
         "speed of a matrix product, and some seconds for each start."
     )
-
-
-def _search(
-    trial: "Trial", keep: int, count: int, steps: int, windows: int, folder: Path, made: dict[str, Any]
-) -> dict[str, Any]:
-    """All that was found out, as choice.json has it."""
-    import torch
-    from tqdm import tqdm
-
-    from inheritune_lit.analyze import validation_windows
-    from inheritune_lit.analyze.measures import block_passes, first_and_last
-    from inheritune_lit.base.precision import in_fast_type
-    from inheritune_lit.checkpoint.model import load_model
-    from inheritune_lit.choose.candidates import field, untrained
-    from inheritune_lit.evaluate import ValidationLoss, validation_loss
-    from inheritune_lit.evaluate.loss import default_device
-
-    began = time.perf_counter()
-    device = default_device()
-    model = load_model(trial.reference)
-    config = model.config
-    held_out, few = (
-        validation_windows(trial.data, count, trial.batch.max_seq_length, model)[0]
-        for count in (windows, min(windows, UNTRAINED_WINDOWS))
-    )
-    model = in_fast_type(model.to(device), device)
-    passes = block_passes(config.n_layer, first_and_last(config.n_layer, [keep])) * len(few)
-    with tqdm(total=passes, desc="  blocks run", unit="block", disable=not sys.stderr.isatty() or None) as bar:
-        named, losses = untrained(model, few, keep, bar.update)
-    whole = validation_loss(model, held_out)
-    del model  # the trainings need its memory
-    chosen = field(named, losses, count)
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    found: dict[Candidate, list[dict[str, Any]]] = {candidate: [] for candidate in chosen}
-    left: Sequence[Candidate] = chosen
-    for number, length in _rounds(count, steps):
-        left = sorted(left, key=lambda c: found[c][-1]["loss"] if found[c] else 0)[:number]
-        for candidate in left:
-            found[candidate].append(trial.run(candidate, length, work, made, held_out))
-            result = found[candidate][-1]
-            print(f"  --layers {candidate.layers}: {result['loss']:.3f} after {length} steps", flush=True)
-    first, second = sorted(left, key=lambda c: found[c][-1]["loss"])[:2]
-    ours, theirs = (ValidationLoss(tuple(found[c][-1]["per_window"])) for c in (first, second))
-    lead, stderr = theirs.minus(ours)
-    shutil.rmtree(work)
-    return {
-        "format": FORMAT,
-        "kind": "choice",
-        "reference": {"name": config.name, "path": str(trial.reference), "n_layer": config.n_layer, "loss": whole.mean},
-        "data": {"path": str(trial.data), "manifest_sha256": made["inputs"]["manifest"]},
-        **{key: value for key, value in made.items() if key != "inputs"},
-        "untrained": [
-            {"kind": kind, "blocks": blocks, "loss": losses[blocks].mean, "stderr": losses[blocks].stderr}
-            for blocks, kind in named.items()
-        ],
-        "candidates": [
-            {
-                **{"kind": c.kind, "layers": c.layers, "blocks": c.blocks, "untrained": c.untrained.mean},
-                "rounds": [{key: value for key, value in r.items() if key != "made"} for r in results],
-            }
-            for c, results in found.items()
-        ],
-        "winner": {"layers": first.layers, "lead": lead, "stderr": stderr, "clear": lead > 2 * stderr}
-        | {"runner_up": second.layers},
-        "trained_tokens": sum(r["tokens"] for r in chain.from_iterable(found.values())),
-        "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "seconds": round(time.perf_counter() - began, 1),
-    }
 
 
 def _write(choice: dict[str, Any], folder: Path, reference: Path, out_dir: Path) -> None:

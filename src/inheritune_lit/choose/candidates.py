@@ -1,7 +1,7 @@
 """Which cuts are worth a short training: a few of different kinds, by what the reference says of them untrained."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,21 +118,3 @@ def field(named: Mapping[Blocks, str], losses: Mapping[Blocks, ValidationLoss], 
         order += [b for b in ends if head_start(b) < best][:1] + [b for b in ends if head_start(b) > best][:1]
     others = sorted((b for b, kind in named.items() if kind not in (PAPER, ENDS)), key=lambda b: losses[b].mean)
     return [Candidate(named[b], b, losses[b]) for b in dict.fromkeys([*order, *others, *ends[1:]])][:count]
-
-
-def untrained(
-    model: "GPT", batches: "list[Tensor]", keep: int, on_pass: Callable[[int], object]
-) -> tuple[dict[Blocks, str], dict[Blocks, ValidationLoss]]:
-    """Every cut that is compared, its kind, and its loss before any training.
-
-    Args:
-        model: The reference, in evaluation mode.
-        batches: Windows of token ids, (B, T + 1).
-        keep: Blocks of a cut.
-        on_pass: Is told how many blocks were run.
-    """
-    from inheritune_lit.analyze.measures import choice_losses
-
-    n_layer = model.config.n_layer
-    named = kinds(n_layer, keep, turns(model, batches, n_layer - keep))
-    return named, choice_losses(model, batches, named, on_pass)

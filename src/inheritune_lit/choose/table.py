@@ -26,7 +26,7 @@ def table(choice: dict[str, Any]) -> str:
     notes = (
         f"Loss on {choice['windows']} held-out windows of {choice['max_seq_length']} tokens, nats per token, ± its "
         f"standard error. The whole reference, not trained here: {choice['reference']['loss']:.3f}. "
-        f"{len(choice['untrained'])} cuts were compared untrained."
+        f"{len(choice['untrained'])} cuts were compared untrained, on {choice['untrained_windows']} windows."
     )
     return "\n".join(
         [

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -96,9 +95,7 @@ class Trial:
             "logger_name": "csv",
         }
 
-    def run(
-        self, candidate: Candidate, steps: int, work: Path, made: Mapping[str, Any], held_out: "list[torch.Tensor]"
-    ) -> dict[str, Any]:
+    def run(self, candidate: Candidate, steps: int, work: Path, held_out: "list[torch.Tensor]") -> dict[str, Any]:
         """Loss after so many steps, kept in `work`: what an interrupted search has measured is not measured again.
 
         The weights are deleted when the loss is known.
@@ -107,7 +104,6 @@ class Trial:
             candidate: What is trained.
             steps: Of the optimizer; the learning rate's schedule spans them.
             work: The folder for results and, while it trains, for the start and the run.
-            made: What the search is made of; a result of another one is no use.
             held_out: Windows of token ids, (B, T + 1).
 
         Raises:
@@ -115,8 +111,8 @@ class Trial:
         """
         name = f"{candidate.layers.replace(',', '_').replace(':', '.')}-{steps}"
         path = work / f"{name}.json"
-        if path.is_file() and (found := read_json(path, "result"))["made"] == made:
-            return found
+        if path.is_file():
+            return read_json(path, "result")
         began = time.perf_counter()
         start, run = work / f"{name}-start", work / name
         self._cut(candidate, start)
@@ -125,7 +121,7 @@ class Trial:
             pretrain.train(self.recipe(start, steps), run, on_progress=bar, environment=environment)
         loss = measured(run / "final", held_out)
         seconds = round(time.perf_counter() - began, 1)
-        found = {"made": made, "steps": steps, "tokens": steps * self.batch.tokens, "seconds": seconds}
+        found: dict[str, Any] = {"steps": steps, "tokens": steps * self.batch.tokens, "seconds": seconds}
         found |= {"loss": loss.mean, "stderr": loss.stderr, "per_window": loss.per_window}
         write_json(path, found)
         for folder in (run, start):
