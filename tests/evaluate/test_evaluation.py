@@ -440,10 +440,10 @@ def test_a_missing_tensor_is_an_error(toy: tuple[Path, Path]) -> None:
     """transformers would go on with a random block."""
     config = toy[0] / "config.json"
     config.write_text(config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
-    with pytest.raises(InheritError, match="missing keys: model.layers.2"):
+    with pytest.raises(InheritError, match="model.layers.2.*is missing"):
         run_toy(toy)
     config.write_text(config.read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 1'))
-    with pytest.raises(InheritError, match="unexpected keys: model.layers.1"):
+    with pytest.raises(InheritError, match="model.layers.1.* belongs to no block"):
         run_toy(toy)
 
 
@@ -461,7 +461,7 @@ def test_a_broken_hugging_face_folder_is_named(toy: tuple[Path, Path], what: str
     name, change, said = BROKEN[what]
     content = change((toy[0] / name).read_bytes())
     (toy[0] / name).unlink() if content is None else (toy[0] / name).write_bytes(content)
-    with pytest.raises(InheritError, match=f"can't load the model and tokenizer in {toy[0]}: .*{said}"):
+    with pytest.raises(InheritError, match=f"can't open .*{toy[0]}: .*{said}"):
         harness.load_model(toy[0], ModelOptions())
 
 

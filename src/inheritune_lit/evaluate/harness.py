@@ -14,7 +14,7 @@ from inheritune_lit.base.precision import in_fast_type
 from inheritune_lit.checkpoint.folder import RECEIPT, refuse_code
 from inheritune_lit.checkpoint.receipt import read_receipt
 from inheritune_lit.evaluate.suites import SuiteTask, definitions
-from inheritune_lit.export.reload import from_folder
+from inheritune_lit.export.reload import open_model
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -135,8 +135,6 @@ def check_data(task: SuiteTask, config: dict[str, Any], manager: "TaskManager") 
 def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     """A Hugging Face folder as lm-eval's model.
 
-    transformers fills tensors that are not in the files with random numbers and only warns; here it is an error.
-
     Args:
         folder: With config.json, weights and tokenizer.
         options: How to run it.
@@ -153,31 +151,16 @@ def load_model(folder: Path, options: ModelOptions) -> "HFLM":
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of every setting that was passed on purpose
     size = str(CPU_BATCH) if (options.batch_size, options.device) == ("auto", "cpu") else options.batch_size
     use_fast = _use_fast_tokenizer(folder)
+    model = open_model(folder, get_dtype(options.dtype))
+    model = in_fast_type(model, options.device) if options.dtype == "auto" else model
     try:
-        model, info = from_folder(folder, get_dtype(options.dtype))
-        model = in_fast_type(model, options.device) if options.dtype == "auto" else model
-        lm = HFLM(
-            pretrained=model.to(options.device),
-            tokenizer=str(folder),
-            use_fast_tokenizer=use_fast,
-            batch_size=size,
+        return HFLM(
+            pretrained=model.to(options.device), tokenizer=str(folder), use_fast_tokenizer=use_fast, batch_size=size
         )
-    except Exception as error:  # transformers, safetensors and tokenizers raise a dozen classes
-        reason = f"{type(error).__name__}: {error}"
-        if "trust_remote_code" in str(error):
-            reason = "it needs code of its own repository, and only models that transformers itself has are evaluated."
-        raise InheritError(f"transformers can't load the model and tokenizer in {folder}: {reason}") from error
-    problems = [
-        f"{what.replace('_', ' ')}: {', '.join(sorted(map(str, info[what]))[:3])}" + ", …" * (len(info[what]) > 3)
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if info[what]
-    ]
-    if problems:
+    except Exception as error:  # transformers and tokenizers raise a dozen classes
         raise InheritError(
-            f"The weights in {folder} are not those that its config.json describes ({'; '.join(problems)}). "
-            "transformers would go on with random weights. Export or fetch the model again."
-        )
-    return lm
+            f"transformers can't open the tokenizer in {folder}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _use_fast_tokenizer(folder: Path) -> bool:

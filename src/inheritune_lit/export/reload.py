@@ -92,7 +92,7 @@ def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
     import torch
 
     refuse_code(folder)
-    model = _open_model(folder)
+    model = open_model(folder, torch.float32)
     dtype = _dtype(folder)
     ids = _token_ids(folder, use_fast)
     window = ids[0][: getattr(model.config, "max_position_embeddings", None)]
@@ -123,34 +123,32 @@ def attention_of(hf_config: Any) -> str | None:
     return "eager" if any(getattr(language, key, None) for key in left_out) else None
 
 
-def from_folder(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
-    """transformers' model of a folder that `refuse_code` has passed, and what it says of loading it.
+def open_model(folder: Path, dtype: Any) -> Any:
+    """transformers' model of a folder that `refuse_code` has passed, in evaluation mode.
+
+    transformers fills tensors that are not in the files with random numbers and only warns; here it is an error.
 
     Raises:
-        Exception: transformers and safetensors raise whatever the damage makes them raise.
+        InheritError: transformers can't load it, or its weights are not those that its config.json describes.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention_of(config),
-        output_loading_info=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
-    model, info = loaded
-    return model, info
-
-
-def _open_model(folder: Path) -> Any:
-    import torch
-
     try:
-        model, info = from_folder(folder, torch.float32)
-    except Exception as error:
-        raise InheritError(f"transformers can't open {folder}: {type(error).__name__}: {error}") from error
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention_of(config),
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        model, info = loaded
+    except Exception as error:  # transformers and safetensors raise whatever the damage makes them raise
+        reason = f"{type(error).__name__}: {error}"
+        if "trust_remote_code" in reason:
+            reason = "it needs code of its own repository, and only models that transformers itself has are opened."
+        raise InheritError(f"transformers can't open {folder}: {reason}") from error
     problems = [f"{name} is missing" for name in sorted(info["missing_keys"], key=natural)]
     problems += [f"{name} belongs to no block" for name in sorted(info["unexpected_keys"], key=natural)]
     problems += [f"{key[0]} has another shape" for key in sorted(info["mismatched_keys"], key=lambda k: natural(k[0]))]
