@@ -2,6 +2,8 @@
 
 import dataclasses
 import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from litgpt.config import Config
@@ -24,6 +26,21 @@ STATED = (  # of a model, always and in this order; then whatever else differs f
     *("intermediate_size", "vocab_size", "padding_multiple", "padded_vocab_size", "norm_class_name", "norm_eps"),
     *("mlp_class_name", "parallel_residual", "bias", "rotary_percentage"),
 )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Data to train on."""
+
+    title: str
+    name: str
+    """Of its recipe in recipes/data/, and of the folder that it is prepared into"""
+    tokens: int
+    """Those of the model's tokenizer that a preparation of it holds, about"""
+
+    @property
+    def folder(self) -> str:
+        return f"data/{self.name}"
 
 
 def parameters(config: Config) -> tuple[int, int]:
@@ -108,8 +125,10 @@ def _scalar(value: Any) -> str:
     return f"{value:.1e}" if isinstance(value, float) and 0 < value < 0.01 else str(value)
 
 
-def recipe(run: Any, *header: str) -> str:
-    return "\n#\n".join(header) + f"\n\n{body(run)}"
+def render(runs: list[Any], header: Callable[[Any], Iterable[str]], surgery: Callable[[Any], str]) -> dict[str, str]:
+    """Path in recipes/ → text: a table's runs, and what surgery writes for them."""
+    recipes = {f"{run.name}.yaml": "\n#\n".join(header(run)) + f"\n\n{body(run)}" for run in runs}
+    return recipes | {f"surgery/{run.target}.yaml": surgery(run) for run in runs if run.target}
 
 
 def epochs(run: Any) -> str:
@@ -139,6 +158,12 @@ def cost(run: Any, gpu: Gpu, what: str, aside: str = "") -> str:
         f"{hours:,.0f} h of an {what}'s bf16 peak ({gpu.peak_tflops:.0f} TFLOP/s){aside}. "
         f"`inheritune plan recipes/{run.name}.yaml` says more."
     )
+
+
+def sizes(run: Any, without: str, called: str = "") -> str:
+    """A run's parameters, in all and without those named."""
+    total, inside = parameters(run.config)
+    return f"{total:,} parameters{called}, {inside:,} without {without}"
 
 
 def surgery(run: Any, header: str, before: tuple[str, str], size: str, source: str, layers: str = "") -> str:

@@ -12,21 +12,8 @@ from litgpt.config import Config
 
 from inheritune_lit.plan.machines import GPUS
 from inheritune_lit.published import LossRun, losses
-from recipes.body import PAPER, commands, comment, cost, epochs, parameters, power, recipe, surgery
-
-
-@dataclass(frozen=True)
-class Corpus:
-    title: str
-    name: str
-    """Of its recipe in recipes/data/, and of the folder that it is prepared into"""
-    tokens: int
-    """GPT-2 tokens that a preparation of it holds, about"""
-
-    @property
-    def folder(self) -> str:
-        return f"data/{self.name}"
-
+from recipes.body import PAPER, Corpus, commands, comment, cost, epochs, parameters, power, sizes, surgery
+from recipes.body import render as render_table
 
 OPENWEBTEXT = Corpus("OpenWebText", "openwebtext", 9 * 10**9)
 FINEWEB_EDU = Corpus("FineWeb-Edu", "fineweb_edu", 5 * 10**9)
@@ -238,14 +225,11 @@ def config_of(reference: Reference, n_layer: int) -> Config:
 
 def render() -> dict[str, str]:
     """Path in recipes/ → text."""
-    return {f"{run.name}.yaml": _recipe(run) for run in runs()} | {
-        f"surgery/{run.target}.yaml": _surgery(run) for run in runs() if run.target
-    }
+    return render_table(list(runs()), _header, _surgery)
 
 
-def _recipe(run: Run) -> str:
-    header = comment(_title(run)), commands(_steps(run)), _tokens(run), _sources(run), _cost(run), comment(_gpus(run))
-    return recipe(run, *header)
+def _header(run: Run) -> tuple[str, ...]:
+    return comment(_title(run)), commands(_steps(run)), _tokens(run), _sources(run), _cost(run), comment(_gpus(run))
 
 
 def _steps(run: Run) -> list[tuple[str, str]]:
@@ -328,17 +312,13 @@ def _teacher(run: Run) -> str:
 
 
 def _cost(run: Run) -> str:
-    total, inside = parameters(run.config)
     taught = ""
     if run.distilled:
         size = parameters(config_of(run.reference, run.reference.n_layer))[0]
         flops = f"2 × {size / 1e9:.3f}×10⁹ × {power(run.max_tokens)} = {power(2 * size * run.max_tokens)} FLOPs"
         taught = f", without the teacher's forward passes, {flops}"
     called = f" (the paper calls it {run.reference.called})" if run.is_reference else ""
-    return comment(
-        f"{total:,} parameters{called}, {inside:,} without embeddings.",
-        cost(run, GPUS["a100-40"], "A100", taught),
-    )
+    return comment(f"{sizes(run, 'embeddings', called)}.", cost(run, GPUS["a100-40"], "A100", taught))
 
 
 def _gpus(run: Run) -> str:
@@ -359,12 +339,11 @@ def _gpus(run: Run) -> str:
 
 def _surgery(run: Run) -> str:
     reference = run.reference
-    total, inside = parameters(run.config)
     return surgery(
         run,
         f"The first {run.n_layer} of {reference.title}'s {reference.n_layer} blocks, with its token and position "
         f"embeddings and final norm; the reference is our own, trained on {reference.corpus.title}.",
         _train_reference(run),
-        f"{total:,} parameters, {inside:,} without embeddings.",
+        f"{sizes(run, 'embeddings')}.",
         f"out/{run.reference_name}/final",
     )

@@ -12,7 +12,8 @@ from litgpt.config import Config
 
 from inheritune_lit.checkpoint.layers import slice_config
 from inheritune_lit.plan.machines import GPUS
-from recipes.body import PAPER, WEIGHT_DECAY, commands, comment, cost, epochs, parameters, power, recipe, surgery
+from recipes.body import PAPER, WEIGHT_DECAY, Corpus, commands, comment, cost, epochs, power, sizes, surgery
+from recipes.body import render as render_table
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,13 @@ REFERENCES = {
 
 
 @dataclass(frozen=True)
-class Subset:
+class Subset(Corpus):
     """A random subset of RedPajama v1."""
 
-    title: str
-    name: str
-    """Of its recipe in recipes/data/, and of the folder that it is prepared into"""
-    tokens: int
     paper_steps: int
     """Optimizer steps that the paper states for its run on it"""
     save_interval: int
     """Optimizer steps between checkpoints (ours)"""
-
-    @property
-    def folder(self) -> str:
-        return f"data/{self.name}"
 
 
 SUBSETS = {
@@ -144,25 +137,16 @@ class Run:
         return slice_config(Config.from_name(self.reference.model_name), range(self.n_layer))
 
 
+MAIN = "main table (Ours-1.5B); 13 blocks, 8 epochs of the ablations"
 DEPTHS = "ablation: MMLU against the number of blocks"
 EPOCHS = "ablation: quality against epochs on 1B tokens"
 MMLU = "MMLU (5-shot) by reference and tokens"
 BEST = "nothing: better blocks, by small models"
 
 _INHERITED = (
-    Run(
-        "openllama3b", 13, "1b", "main table (Ours-1.5B); 13 blocks, 8 epochs of the ablations", epochs=8, micro_batch=2
-    ),
-    Run("openllama3b", 4, "1b", DEPTHS, epochs=8, micro_batch=8),
-    Run("openllama3b", 6, "1b", DEPTHS, epochs=8, micro_batch=8),
-    Run("openllama3b", 8, "1b", DEPTHS, epochs=8, micro_batch=8),
-    Run("openllama3b", 10, "1b", DEPTHS, epochs=8, micro_batch=4),
-    Run("openllama3b", 16, "1b", DEPTHS, epochs=8, micro_batch=4),
-    Run("openllama3b", 18, "1b", DEPTHS, epochs=8, micro_batch=4),
-    Run("openllama3b", 20, "1b", DEPTHS, epochs=8, micro_batch=4),
-    *(
-        Run("openllama3b", 13, "1b", EPOCHS, epochs=epochs, micro_batch=2) for epochs in (1, 2, 4, 5, 10, 20)
-    ),  # 8: the main one
+    Run("openllama3b", 13, "1b", MAIN, epochs=8, micro_batch=2),
+    *(Run("openllama3b", n, "1b", DEPTHS, epochs=8, micro_batch=8 if n < 10 else 4) for n in (4, 6, 8, 10, 16, 18, 20)),
+    *(Run("openllama3b", 13, "1b", EPOCHS, epochs=times, micro_batch=2) for times in (1, 2, 4, 5, 10, 20)),
     Run("openllama7b", 7, "1b", "no published score: beside LLaMA-2-7B on 1B", epochs=8, micro_batch=4),
     Run("llama2_7b", 7, "1b", MMLU, epochs=8, micro_batch=4),
     Run("openllama3b", 13, "50b", MMLU, epochs=1, micro_batch=2),
@@ -185,20 +169,17 @@ def runs() -> Iterator[Run]:
 
 def render() -> dict[str, str]:
     """Path in recipes/ → text."""
-    return {f"{run.name}.yaml": _recipe(run) for run in runs()} | {
-        f"surgery/{run.target}.yaml": _surgery(run) for run in runs()
-    }
+    return render_table(list(runs()), _header, _surgery)
 
 
-def _recipe(run: Run) -> str:
+def _header(run: Run) -> tuple[str, ...]:
     steps = [
         _download(run),
         (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", f"→ checkpoints/{run.target}"),
         (f"inheritune prepare --config recipes/data/{run.corpus.name}.yaml", f"→ {run.corpus.folder}"),
         (f"litgpt pretrain --config recipes/{run.name}.yaml", "one GPU, or all of a machine's with FSDP"),
     ]
-    header = comment(_title(run)), commands(steps), _tokens(run), _sources(run), _cost(run), comment(_gpus(run))
-    return recipe(run, *header)
+    return comment(_title(run)), commands(steps), _tokens(run), _sources(run), _cost(run), comment(_gpus(run))
 
 
 def _download(run: Run) -> tuple[str, str]:
@@ -264,13 +245,9 @@ def _sources(run: Run) -> str:
 
 
 def _cost(run: Run) -> str:
-    total, inside = parameters(run.config)
     main = (run.subset_key, run.epochs, run.random) == ("1b", MAIN_EPOCHS["1b"], False)
     aside = ': days, not the paper\'s "less than half a day"' if main else ""
-    return comment(
-        f"{total:,} parameters, {inside:,} without embedding and head.",
-        cost(run, GPUS["a6000"], "A6000", aside),
-    )
+    return comment(f"{sizes(run, 'embedding and head')}.", cost(run, GPUS["a6000"], "A6000", aside))
 
 
 def _gpus(run: Run) -> str:
@@ -281,7 +258,6 @@ def _gpus(run: Run) -> str:
 
 
 def _surgery(run: Run) -> str:
-    total, inside = parameters(run.config)
     papers = {"openllama3b_n13": " (the paper calls it 1.5B)", "llama2_7b_n7": " (the paper calls it 1.6B)"}
     which = f"Blocks {run.chosen}" if run.chosen else f"The first {run.n_layer}"
     return surgery(
@@ -289,7 +265,7 @@ def _surgery(run: Run) -> str:
         f"{which} of {run.reference.title}'s {run.reference.n_layer} blocks, with its token embedding, final norm and "
         "LM head.",
         _download(run),
-        f"{total:,} parameters, {inside:,} without embeddings and head{papers.get(run.target, '')}.",
+        f"{sizes(run, 'embeddings and head')}{papers.get(run.target, '')}.",
         run.reference.folder,
         run.chosen,
     )
