@@ -197,7 +197,9 @@ def test_what_did_not_happen_is_reported_too(tmp_path: Path) -> None:
     table = reach_table(subjects)
     assert table
     assert cells(table) == {"bad": ["not reached", "–"], "good": ["0", "untrained"], "random": ["6,400", "1.00×"]}
-    assert [sentence.split(" the ")[0] for sentence in verdicts(subjects)] == ["bad did not reach", "good was at"]
+    said = verdicts(subjects)
+    assert [sentence.split(" the ")[0] for sentence in said] == ["bad did not reach", "good was at", "good was at"]
+    assert "of bad (5.100 nats)" in said[2], "of two inherited starts, the better one beside the other comes last"
 
 
 def test_held_out_losses_are_paired_where_windows_are_known(runs: list[Path]) -> None:

@@ -26,7 +26,7 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "0-3,19-29", steps: int 
     refuses one of other inputs or versions; delete that then. Run it where the recipes are, in the repository's root.
 
     Args:
-        out_dir: The folder for all it writes, about 5 GiB: OUT_DIR/results.json and OUT_DIR/loss_curves.png in the end.
+        out_dir: The folder for all it writes, about 5 GiB: OUT_DIR/report and OUT_DIR/results.json in the end.
         layers: Which of the reference's 30 blocks to keep, as for `inheritune surgery`: 0-10,26-29, ::2 …; compared
             with as many of the first blocks, which the paper keeps. `inheritune choose` found the default.
         steps: Optimizer steps of each run, 2,048 tokens a step.
@@ -48,10 +48,10 @@ def demo(out_dir: Path = Path("demo"), *, layers: str = "0-3,19-29", steps: int 
     results = read_json(paths.out_dir / RESULTS, "results")
     print(f"\n{table(results)}\n")
     print(f"The page to look at: {paths.report / 'report.html'}")
-    print(f"Curves: {paths.out_dir / 'loss_curves.png'}; all numbers: {paths.out_dir / RESULTS}")
+    print(f"Curves: {paths.report / 'plots/loss_tokens.png'}; all numbers: {paths.out_dir / RESULTS}")
     print(f"All stages together took {(time.perf_counter() - began) / 60:.1f} min. Let it write:")
     print(f"  litgpt generate {paths.best / 'final'} --prompt 'To be, or not to be'")
-    print("", *(textwrap.fill(sentence, 110) for sentence in results["verdict"]), sep="\n")
+    print("", *(textwrap.fill(sentence, 110) for sentence in results["verdicts"]), sep="\n")
 
 
 def _check_room(out_dir: Path) -> None:

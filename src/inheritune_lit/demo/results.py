@@ -1,4 +1,4 @@
-"""The demo's end: what came out, as a table, as JSON and as a plot. It reports what happened, not what should have."""
+"""The demo's end: what came out, as a table and as JSON. It reports what happened, not what should have."""
 
 import os
 import platform
@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inheritune_lit.base.figure import BLUE, GREEN, VERMILION, Line, draw_losses, drawing
 from inheritune_lit.base.files import write_json
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.base.text_table import columns
 from inheritune_lit.checkpoint.receipt import versions
-from inheritune_lit.runs.curves import Curve, tokens_to_reach
+from inheritune_lit.report.subjects import read_subjects
+from inheritune_lit.report.training import verdicts
 from inheritune_lit.runs.folder import read_run
 
 if TYPE_CHECKING:
@@ -20,32 +20,8 @@ if TYPE_CHECKING:
 RESULTS = "results.json"
 
 
-STARTS = {
-    "chosen": ("chosen start", GREEN),
-    "inherited": ("paper's start", BLUE),
-    "random": ("random start", VERMILION),
-}
-"""What each is called, and its colour"""
-
-
-def verdict(ours: str, curve: Curve, theirs: str, other: Curve) -> str:
-    """One sentence on how many tokens each start needed, from two validation curves with as many tokens."""
-    tokens, goal = other[-1]
-    reached = tokens_to_reach(curve, goal)
-    end = f"the {theirs}'s final validation loss of {goal:.2f} nats"
-    if reached is None:
-        low = min(loss for _, loss in curve)
-        return f"Within {tokens:,} tokens the {ours} did not reach {end}: its lowest was {low:.2f}."
-    if reached == 0:
-        return f"The {ours} was at {end} untrained."
-    return (
-        f"The {ours} reached {end} after about {reached:,.0f} tokens, the {theirs} after {tokens:,}: "
-        f"{tokens / reached:.1f} times as many."
-    )
-
-
 def compare(paths: "Paths") -> None:
-    """Evaluates all models on the same frozen windows, reads the curves, and writes and draws what it found.
+    """Evaluates all models on the same frozen windows, and writes what it found.
 
     Raises:
         InheritError: a model or a log can't be read.
@@ -83,21 +59,12 @@ def compare(paths: "Paths") -> None:
             "perplexity": losses[name].perplexity,
             "validation_loss_per_window": losses[name].per_window,
         }
-    curves = {
-        name: {kind: [(tokens, loss) for _, tokens, loss in curve] for kind, curve in run.curves.items()}
-        for name, run in runs.items()
-    }
-    best, *others = [name for name in STARTS if name in runs]
-    pairs = [(best, other) for other in others]
-    differences = {f"{ours}_minus_{theirs}": losses[ours].minus(losses[theirs]) for ours, theirs in pairs}
+    best, *others = runs
+    differences = {f"{best}_minus_{other}": losses[best].minus(losses[other]) for other in others}
     results = {
         "models": rows,
         **{name: {"validation_loss": mean, "standard_error": error} for name, (mean, error) in differences.items()},
-        "verdict": [
-            verdict(STARTS[ours][0], curves[ours]["validation"], STARTS[theirs][0], curves[theirs]["validation"])
-            for ours, theirs in reversed(pairs)
-        ],
-        "curves": curves,
+        "verdicts": verdicts(read_subjects(list(paths.runs.values()))),
         "settings": {
             "layers": paths.layers,
             "blocks": paths.blocks,
@@ -112,21 +79,6 @@ def compare(paths: "Paths") -> None:
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(paths.out_dir / RESULTS, results)
-    draw(results, paths.out_dir / "loss_curves")
-
-
-def draw(results: dict[str, Any], stem: Path) -> None:
-    """Validation loss against tokens for all starts, as `stem`.png and `stem`.svg."""
-    reference = results["models"]["reference"]
-    lines = [
-        Line(title, colour, results["curves"][name]["validation"], results["curves"][name]["training"])
-        for name, (title, colour) in STARTS.items()
-        if name in results["curves"]
-    ]
-    blocks = len(results["settings"]["blocks"])
-    title = f"{blocks} of SmolLM2's {reference['blocks']} blocks, trained on Shakespeare"
-    with drawing(stem, (8, 5), title) as (axes,):
-        draw_losses(axes, lines, "tokens trained on", {reference["label"]: reference["validation_loss"]})
 
 
 def table(results: dict[str, Any]) -> str:

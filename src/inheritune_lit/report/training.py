@@ -103,11 +103,13 @@ def _lowest(subject: Subject) -> float:
 
 
 def verdicts(subjects: Sequence[Subject]) -> list[str]:
-    """A sentence on each run against each random start with as many blocks."""
+    """A sentence on each run against each random start with as many blocks, then against each that ended higher."""
     sentences = []
-    for goal in (s for s in subjects if s.is_random and s.is_finite):
+    finite = [s for s in subjects if s.validation and s.is_finite]
+    for goal in sorted(finite, key=lambda s: not s.is_random):
         tokens, loss = goal.validation[-1]
-        for subject in (s for s in subjects if not s.is_random and s.validation and s.blocks == goal.blocks):
+        inherited = [s for s in subjects if not s.is_random and s.validation and s.blocks == goal.blocks]
+        for subject in (s for s in inherited if goal.is_random or s.validation[-1][1] < loss):
             reached = tokens_to_reach(subject.validation, loss)
             goal_loss = f"the final validation loss of {goal.name} ({loss:.3f} nats)"
             if reached is None:
