@@ -132,7 +132,7 @@ def test_memory_of_the_main_recipe_on_a_gpu_is_foreseen_within_2_percent(
     recipe = yaml.safe_load(MAIN.read_text())
     recipe["train"]["micro_batch_size"] = micro_batch
     (tmp_path / "recipe.yaml").write_text(yaml.dump(recipe))
-    memory = plan_recipe(tmp_path / "recipe.yaml", gpu="h200").memory().peak
+    memory = plan_recipe(tmp_path / "recipe.yaml", gpu="h200").memory()
     assert memory.total / 2**20 == pytest.approx(measured_mib, rel=0.02)
 
 
@@ -165,7 +165,7 @@ def test_gpt2_micro_batches_fit_on_the_papers_gpus() -> None:
         figures = plan_recipe(ROOT / f"recipes/gpt2/{name}.yaml", gpu="a100-40", devices=devices)
         assert figures.fits_if_given_back
         assert figures.fits == fits
-        assert ((figures.memory().largest_micro_batch or 0) >= GPT2Run.micro_batch) == fits
+        assert ((figures.largest_micro_batch() or 0) >= GPT2Run.micro_batch) == fits
 
 
 def test_memory_of_a_real_run_is_foreseen_within_15_percent() -> None:

@@ -126,7 +126,7 @@ def test_plan_counts_the_teacher(recipe: dict[str, Any], tmp_path: Path, capsys:
     more = taught.flops - alone.flops
     assert more == pytest.approx(forward * tokens / LENGTH, abs=1)
     assert taught.seconds_range > alone.seconds_range
-    assert (taught.memory().peak.teacher, alone.memory().peak.teacher) == (2 * size, 0)
+    assert (taught.memory().teacher, alone.memory().teacher) == (2 * size, 0)
     plan(path)
     printed = capsys.readouterr().out
     assert re.search(rf"teacher +\S+, weight 0.4; {size:,} parameters", printed)

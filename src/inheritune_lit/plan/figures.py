@@ -1,9 +1,8 @@
 """The figures of a plan. What a recipe says itself is its Recipe's; here is what follows for models and machines."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG, load_config
 from inheritune_lit.data.manifest import MANIFEST, Manifest
@@ -14,37 +13,23 @@ from inheritune_lit.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Memory of a GPU, with or without torch.compile."""
-
-    peak: Memory
-    largest_micro_batch: int | None
-    """Sequences, of which a GPU's part of a step is a multiple; None if not even one fits"""
-
-    def as_json(self) -> dict[str, Any]:
-        totals = {"in_use": self.peak.in_use, "total": self.peak.total}
-        return asdict(self.peak) | totals | {"largest_micro_batch": self.largest_micro_batch}
-
-
-@dataclass(frozen=True)
 class Teacher:
-    """The model that a training learns from. Its size and cost are 0 where it is not on this machine."""
+    """The model that a training learns from; without one, or where it is not here, its size and cost are 0."""
 
-    folder: Path
-    weight: float
+    folder: Path | None
+    weight: float | None
     parameters: int = 0
     flops_per_token: float = 0.0
 
 
-def teacher_of(recipe: Recipe) -> Teacher | None:
-    """A recipe's teacher; None without one."""
-    if (folder := recipe.teacher) is None:
-        return None
-    if not (folder / MODEL_CONFIG).is_file():
-        return Teacher(folder, recipe.data["weight"])
+def teacher_of(recipe: Recipe) -> Teacher:
+    """A recipe's teacher."""
+    folder, weight = recipe.teacher, recipe.data.get("weight")
+    if folder is None or not (folder / MODEL_CONFIG).is_file():
+        return Teacher(folder, weight)
     config, sequence = load_config(folder), recipe.sequence or 1
     flops = measured_flops(config, sequence, backward=False) / sequence
-    return Teacher(folder, recipe.data["weight"], count_parameters(config).total, flops)
+    return Teacher(folder, weight, count_parameters(config).total, flops)
 
 
 @dataclass(frozen=True)
@@ -82,18 +67,13 @@ class Plan:
         return count_parameters(self.recipe.config, tied=bool(self.recipe.document.get("train.tie_embeddings")))
 
     @cached_property
-    def teacher(self) -> Teacher | None:
+    def teacher(self) -> Teacher:
         return teacher_of(self.recipe)
-
-    @property
-    def teacher_parameters(self) -> int:
-        return self.teacher.parameters if self.teacher else 0
 
     @cached_property
     def flops_per_token(self) -> float:
         """As litGPT counts them, and the teacher's."""
-        own = measured_flops(self.recipe.config, self.sequence) / self.sequence
-        return own + (self.teacher.flops_per_token if self.teacher else 0)
+        return measured_flops(self.recipe.config, self.sequence) / self.sequence + self.teacher.flops_per_token
 
     @property
     def flops(self) -> int:
@@ -102,7 +82,7 @@ class Plan:
     @property
     def six_n_d(self) -> int:
         """FLOPs by the usual estimate: six for each parameter, embeddings included, and token; a teacher's two."""
-        return (6 * self.parameters.total + 2 * self.teacher_parameters) * self.tokens
+        return (6 * self.parameters.total + 2 * self.teacher.parameters) * self.tokens
 
     @property
     def start(self) -> str:
@@ -140,23 +120,27 @@ class Plan:
             precision=self.precision,
             optimizer_states=self.optimizer_states,
             shards=self.shards,
-            teacher=self.teacher_parameters,
+            teacher=self.teacher.parameters,
         )
 
-    def memory(self, *, compiled: bool = True) -> Estimate:
-        run, each = replace(self.memory_run, compiled=compiled), self.accumulation * self.micro_batch
-        at_peak = peak(run, self.micro_batch, accumulates=self.accumulation > 1)
-        return Estimate(at_peak, largest_micro_batch(run, each, self.machine.memory))
+    def memory(self, *, compiled: bool = True) -> Memory:
+        """Of one GPU at its peak, with or without torch.compile."""
+        run = replace(self.memory_run, compiled=compiled)
+        return peak(run, self.micro_batch, accumulates=self.accumulation > 1)
+
+    def largest_micro_batch(self, *, compiled: bool = True) -> int | None:
+        """Sequences, of which a GPU's part of a step is a multiple; None if not even one fits."""
+        run = replace(self.memory_run, compiled=compiled)
+        return largest_micro_batch(run, self.accumulation * self.micro_batch, self.machine.memory)
 
     @property
     def fits(self) -> bool:
-        return self.memory().peak.total <= self.machine.memory
+        return self.memory().total <= self.machine.memory
 
     @property
     def fits_if_given_back(self) -> bool:
         """Whether it fits while PyTorch's allocator gives freed blocks back, which takes time."""
-        at_peak = self.memory().peak
-        return at_peak.in_use + at_peak.context <= self.machine.memory
+        return self.memory().in_use + self.memory().context <= self.machine.memory
 
     def seconds(self, flops: float, utilisation: float = 1.0) -> float:
         """Wall clock for so many FLOPs at a share of the GPUs' peak."""

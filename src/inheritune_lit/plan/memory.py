@@ -46,6 +46,9 @@ class Memory:
         """What nvidia-smi will show."""
         return sum(asdict(self).values())
 
+    def as_json(self) -> dict[str, int]:
+        return asdict(self) | {"in_use": self.in_use, "total": self.total}
+
 
 @dataclass(frozen=True)
 class Run:

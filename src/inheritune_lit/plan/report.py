@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from inheritune_lit.base.units import gib
-from inheritune_lit.plan.figures import Estimate, Plan
+from inheritune_lit.plan.figures import Plan
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, MFU_SOURCE
 
 WIDTH = 120
@@ -29,7 +29,7 @@ def _model(plan: Plan) -> Section:
         ("shape", f"{config.name}, {config.n_layer} blocks; start: {plan.start}"),
         ("parameters", f"{counted.total:,}; without embedding and head {counted.inside:,}"),
     ]
-    if teacher:
+    if teacher.folder:
         size = f"{teacher.parameters:,} parameters" if teacher.parameters else "NOT COUNTED below: it is not here"
         entries.append(("teacher", f"{teacher.folder}, weight {teacher.weight}; {size}"))
     return "Model", entries
@@ -54,7 +54,7 @@ def _training(plan: Plan) -> Section:
 
 
 def _compute(plan: Plan) -> Section:
-    taught = ", with the teacher's 2·N·D" * bool(plan.teacher_parameters)
+    taught = ", with the teacher's 2·N·D" * bool(plan.teacher.parameters)
     return "Compute", [
         ("6·N·D", f"{plan.six_n_d:.3g} FLOPs{taught}: every parameter, embedding included; no attention over "
          "positions"),
@@ -64,8 +64,8 @@ def _compute(plan: Plan) -> Section:
 
 
 def _memory(plan: Plan) -> Section:
-    compiled, eager = plan.memory(), plan.memory(compiled=False)
-    peak, sharded = compiled.peak, plan.shards > 1
+    peak, eager, sharded = plan.memory(), plan.memory(compiled=False), plan.shards > 1
+    with_it, without = (plan.largest_micro_batch(compiled=compiled) or "none" for compiled in (True, False))
     how = f"FSDP HYBRID_SHARD over the {plan.shards} GPUs of a node" if sharded else "one device"
     return f"Memory a GPU ({plan.precision}, {how}, micro-batch {plan.micro_batch}, no recomputation)", [
         ("weights", gib(peak.weights)),
@@ -77,9 +77,9 @@ def _memory(plan: Plan) -> Section:
         ("logits and loss", gib(peak.logits)),
         ("allocator's and CUDA's", f"{gib(peak.kept)} of freed blocks, {gib(peak.context)} of CUDA"),
         ("peak by nvidia-smi", f"{gib(peak.total)}, {gib(peak.in_use)} of it in use; without "
-         f"torch.compile, which litGPT always calls, {gib(eager.peak.total)}"),
+         f"torch.compile, which litGPT always calls, {gib(eager.total)}"),
         (f"of one {plan.machine.title}", f"{gib(plan.machine.memory)}: {_verdict(plan)}"),
-        ("largest micro-batch", f"{_fitting(compiled)} with torch.compile, {_fitting(eager)} without"),
+        ("largest micro-batch", f"{with_it} with torch.compile, {without} without"),
     ]  # fmt: skip
 
 
@@ -92,10 +92,6 @@ def _verdict(plan: Plan) -> str:
             "PYTORCH_ALLOC_CONF=expandable_segments:True in the environment, avoids it"
         )
     return "DOES NOT FIT"
-
-
-def _fitting(estimate: Estimate) -> str:
-    return str(estimate.largest_micro_batch or "none")
 
 
 def _time(plan: Plan) -> Section:
@@ -129,19 +125,21 @@ def _hours(seconds: float) -> str:
 def as_json(plan: Plan) -> dict[str, Any]:
     """The figures in plain units: bytes, seconds, tokens, FLOPs; ranges from the faster to the slower."""
     config, counted, machine, seconds = plan.recipe.config, plan.parameters, plan.machine, plan.seconds_range
-    estimates = {"compiled": plan.memory(), "eager": plan.memory(compiled=False)}
+    memory: dict[str, dict[str, int | None]] = {
+        name: {**plan.memory(compiled=on).as_json(), "largest_micro_batch": plan.largest_micro_batch(compiled=on)}
+        for name, on in (("compiled", True), ("eager", False))
+    }
     return {
         "model": {"name": config.name, "blocks": config.n_layer, "start": plan.start, "parameters": counted.total}
         | {"parameters_without_embeddings": counted.inside},
-        "teacher": asdict(plan.teacher) | {"folder": str(plan.teacher.folder)} if plan.teacher else None,
+        "teacher": asdict(plan.teacher) | {"folder": str(teacher)} if (teacher := plan.teacher.folder) else None,
         "training": {"sequence": plan.sequence, "tokens_per_step": plan.step_tokens, "tokens": plan.tokens}
         | {"steps": plan.steps, "micro_batch": plan.micro_batch, "micro_batches_per_step": plan.accumulation}
         | {"precision": plan.precision, "tokens_of_an_epoch": plan.unique_tokens, "tokens_of_domains": plan.domains},
         "machine": {"gpu": plan.gpu, "devices": plan.devices, "nodes": plan.nodes}
         | {"memory_bytes": machine.memory, "peak_flops": machine.peak_flops},
         "flops": {"six_n_d": plan.six_n_d, "measured": plan.flops, "measured_per_token": plan.flops_per_token},
-        "memory": {name: estimate.as_json() for name, estimate in estimates.items()}
-        | {"shards": plan.shards, "fits": plan.fits, "fits_if_given_back": plan.fits_if_given_back},
+        "memory": memory | {"shards": plan.shards, "fits": plan.fits, "fits_if_given_back": plan.fits_if_given_back},
         "time": {"mfu": [MFU_HIGH, MFU_LOW], "seconds": seconds, "gpu_hours": [s * plan.gpus / 3600 for s in seconds]}
         | {"six_n_d_at_peak_seconds": plan.seconds(plan.six_n_d)},
         "disk": {"data": plan.data_bytes, "checkpoint": plan.checkpoint, "checkpoints": plan.checkpoints},

@@ -25,7 +25,7 @@ def check_disk_and_memory(document: Document, run: Path, request: Request) -> li
     plan = plan_recipe(request.recipe, gpu=gpu or "a6000", devices=request.devices, nodes=request.nodes)
     findings = _disk(plan, run, request, document.get("train.save_interval"))
     if gpu and not plan.fits:
-        peak, largest = plan.memory().peak, plan.memory().largest_micro_batch
+        peak, largest = plan.memory(), plan.largest_micro_batch()
         text = (
             f"nvidia-smi would show about {gib(peak.total)} at the peak, {gib(peak.in_use)} of it in use "
             f"and the rest kept by PyTorch's allocator; a {names[0]} has {gib(plan.machine.memory)}."

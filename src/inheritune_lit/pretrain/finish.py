@@ -133,7 +133,7 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
         **trained,
         "parameters": parameters,
         "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
-        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], teacher.flops_per_token if teacher else 0),
+        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], teacher.flops_per_token),
         **{name: record[name] for name in ("versions", "git", "launches")},
         "hardware": {"gpus": record["gpus"], "world_size": settings.world_size}
         | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
