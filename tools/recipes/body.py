@@ -8,8 +8,8 @@ from typing import Any
 
 from litgpt.config import Config
 
-from inheritune_lit.gpt2 import build_empty
 from inheritune_lit.plan.machines import Gpu
+from inheritune_lit.plan.model import count_parameters
 
 PAPER = '"Pre-training Small Base LMs with Fewer Tokens" (arXiv 2404.08634)'
 
@@ -41,13 +41,6 @@ class Corpus:
     @property
     def folder(self) -> str:
         return f"data/{self.name}"
-
-
-def parameters(config: Config) -> tuple[int, int]:
-    """Parameters of a model, in all and within the blocks and the final norm."""
-    sizes = {name: parameter.numel() for name, parameter in build_empty(config).named_parameters()}
-    inside = sum(size for name, size in sizes.items() if name.startswith(("transformer.h.", "transformer.ln_f.")))
-    return sum(sizes.values()), inside
 
 
 def body(run: Any) -> str:
@@ -150,7 +143,7 @@ def commands(listed: list[tuple[str, str]]) -> str:
 
 def cost(run: Any, gpu: Gpu, what: str, aside: str = "") -> str:
     """The FLOPs of a run, and what they would take at a GPU's peak."""
-    total, _ = parameters(run.config)
+    total = count_parameters(run.config).total
     flops = 6 * total * run.max_tokens
     hours = flops / (gpu.peak_tflops * 1e12) / 3600
     return (
@@ -162,8 +155,8 @@ def cost(run: Any, gpu: Gpu, what: str, aside: str = "") -> str:
 
 def sizes(run: Any, without: str, called: str = "") -> str:
     """A run's parameters, in all and without those named."""
-    total, inside = parameters(run.config)
-    return f"{total:,} parameters{called}, {inside:,} without {without}"
+    counted = count_parameters(run.config)
+    return f"{counted.total:,} parameters{called}, {counted.inside:,} without {without}"
 
 
 def surgery(run: Any, header: str, before: tuple[str, str], size: str, source: str, layers: str = "") -> str:

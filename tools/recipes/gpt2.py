@@ -11,8 +11,9 @@ from typing import ClassVar
 from litgpt.config import Config
 
 from inheritune_lit.plan.machines import GPUS
+from inheritune_lit.plan.model import count_parameters
 from inheritune_lit.published import LossRun, losses
-from recipes.body import PAPER, Corpus, commands, comment, cost, epochs, parameters, power, sizes, surgery
+from recipes.body import PAPER, Corpus, commands, comment, cost, epochs, power, sizes, surgery
 from recipes.body import render as render_table
 
 OPENWEBTEXT = Corpus("OpenWebText", "openwebtext", 9 * 10**9)
@@ -314,7 +315,7 @@ def _teacher(run: Run) -> str:
 def _cost(run: Run) -> str:
     taught = ""
     if run.distilled:
-        size = parameters(config_of(run.reference, run.reference.n_layer))[0]
+        size = count_parameters(config_of(run.reference, run.reference.n_layer)).total
         flops = f"2 × {size / 1e9:.3f}×10⁹ × {power(run.max_tokens)} = {power(2 * size * run.max_tokens)} FLOPs"
         taught = f", without the teacher's forward passes, {flops}"
     called = f" (the paper calls it {run.reference.called})" if run.is_reference else ""

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
+from inheritune_lit.plan.model import count_parameters
 from recipes import gpt2, low_data
-from recipes.body import parameters, power
+from recipes.body import power
 
 
 def render_all() -> dict[str, str]:
@@ -16,8 +17,7 @@ def render_all() -> dict[str, str]:
 
 
 def _row(run: low_data.Run | gpt2.Run) -> str:
-    total, _ = parameters(run.config)
-    size, steps = f"{total / 1e9:.3f}B", f"{run.max_tokens // run.step_tokens:,}"
+    size, steps = f"{count_parameters(run.config).total / 1e9:.3f}B", f"{run.max_tokens // run.step_tokens:,}"
     cells = [f"`{run.name}`", run.model, run.start, size, power(run.max_tokens), steps, run.reproduces, run.result]
     return f"| {' | '.join(cells)} |\n"
 
