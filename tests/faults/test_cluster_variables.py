@@ -13,11 +13,9 @@ from helpers.small_runs import make_recipe
 from litgpt.config import Config
 
 from inheritune_lit.base.yaml_document import Document
+from inheritune_lit.pretrain import train
 from inheritune_lit.pretrain.cluster import NAMES, PREFIXES, check_cluster
-from inheritune_lit.pretrain.launch import Launch
 from inheritune_lit.pretrain.options import Options, Request
-from inheritune_lit.pretrain.record import parents
-from inheritune_lit.pretrain.settings import settings_of
 from inheritune_lit.surgery.starts import random_state
 
 SALLOC = {"SLURM_NTASKS": "8", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NNODES": "1"}
@@ -80,11 +78,9 @@ def test_what_the_training_sees(
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr("inheritune_lit.pretrain.launch.sys.executable", str(tmp_path / "python"))
     options = Options(launcher="env" if launcher else "")
-    (run := tmp_path / "run").mkdir()
-    launch = Launch(recipe, run, settings_of(recipe), options, {"OURS": "1"}, print)
-    launch.prepare(None, parents(recipe), None)
+    run = tmp_path / "run"
     with pytest.raises(ValueError, match="exit code 7"):
-        launch.run_litgpt(None, os.open(run, os.O_RDONLY))
+        train(recipe, run, environment={"OURS": "1"}, options=options)
     seen = json.loads((run / "pretrain.log").read_text().splitlines()[0])
     ours = {name for name in SHELLS[shell] if name in NAMES or name.startswith(PREFIXES)}
     assert seen["OURS"] == "1"

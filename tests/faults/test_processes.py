@@ -19,7 +19,7 @@ from helpers.small_runs import TRAIN, make_recipe, same_state, trainings
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import locked
 from inheritune_lit.grow import grow
-from inheritune_lit.pretrain import train, training
+from inheritune_lit.pretrain import launch, train
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -89,7 +89,7 @@ def test_second_launch_and_a_loaders_worker_that_dies(
     path.write_text(yaml.dump(recipe))
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(path)]
     assert ended([*command, tmp_path / "calm"]).returncode == 0
-    monkeypatch.setattr(training, "run_lock", functools.partial(training.run_lock, wait=0.3))
+    monkeypatch.setattr(launch, "run_lock", functools.partial(launch.run_lock, wait=0.3))
     with (
         fault(tmp_path / "tokens"),
         subprocess.Popen([*command, str(run)], stderr=subprocess.PIPE, text=True) as process,

@@ -7,9 +7,9 @@ from typing import Any
 
 from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.pretrain.bar import Bar
+from inheritune_lit.pretrain.launch import train
 from inheritune_lit.pretrain.options import Request
 from inheritune_lit.pretrain.preflight import preflight
-from inheritune_lit.pretrain.training import train
 from inheritune_lit.recipes.check.findings import report
 from inheritune_lit.runs.folder import MODEL, RUN_RECEIPT, ranks_of, share_of_training
 

@@ -1,97 +1,120 @@
-"""One launch of a run: litGPT started where the run was, what it prints noted, what it ends with explained."""
+"""`train`: one recipe, run to its end in its folder: litGPT started where the run was, listened to, explained."""
 
-import shlex
+import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inheritune_lit.base.differences import differences
+from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.data import TELL
 from inheritune_lit.pretrain import patched_litgpt, resume, retention
 from inheritune_lit.pretrain.cluster import taken_away
-from inheritune_lit.pretrain.finish import bare_model
+from inheritune_lit.pretrain.finish import bare_model, finish
 from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.process import Terminated, listen
-from inheritune_lit.pretrain.record import check_tied, environment, freeze
-from inheritune_lit.pretrain.settings import Settings
+from inheritune_lit.pretrain.record import begin, check_same, environment_of, parents, read_record, run_lock, set_aside
+from inheritune_lit.pretrain.settings import Settings, settings_of
 from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
-from inheritune_lit.pretrain.windows import describe
-from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECIPE
+from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECEIPT, RUN_RECIPE
 
 NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one device, ends a run whose loss is NaN
+SHOWN = 64  # windows that are named one by one
+HINTS = {
+    signal.SIGKILL: " Was the memory full? `dmesg` says whether the kernel did it.",
+    signal.SIGBUS: " A checkpoint or shard could not be read: `dmesg` may tell of its disk.",
+}
 
 
-def _without_restart(arguments: list[str]) -> list[str]:
-    """What to give again to resume: with --restart in it, the command would set aside what it has just trained."""
-    return [
-        word
-        for before, word in pairwise(["", *arguments])
-        if word.partition("=")[0] != "--restart" and not (before == "--restart" and word.lower() in ("true", "false"))
-    ]
+def train(
+    recipe: Mapping[str, Any],
+    run: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    environment: Mapping[str, str] = {},
+    recipe_file: Path | None = None,
+    options: Options = Options(),  # noqa: B008  # frozen
+) -> dict[str, Any]:
+    """Runs `litgpt pretrain` to the recipe's end, from the newest checkpoint of the run that verifies, if it has one.
 
+    A finished run with the same recipe and parents is returned as it is.
 
-class Launch:
-    """One run in its folder, which is locked for as long as this lives."""
+    Args:
+        recipe: litGPT's settings; `out_dir` becomes `run`.
+        run: The folder of the run, made if it is missing.
+        on_progress: Called for each line that litGPT prints, and about every second in which there is none.
+        environment: Variables for the training, beside this process' own.
+        recipe_file: Where the recipe comes from, to record the commit of its repository.
+        options: How it is run.
 
-    def __init__(
-        self,
-        recipe: Mapping[str, Any],
-        run: Path,
-        settings: Settings,
-        options: Options,
-        environment: Mapping[str, str],
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self.recipe, self.run, self.settings, self.options = recipe, run, settings, options
-        self.environment, self.on_progress = environment, on_progress
-        self.record: dict[str, Any] = {}
-        self.watch = Watch(settings.steps, options.max_spike, accumulation=settings.accumulation)
-        self._began = 0.0
-        self._told: set[str] = set()
-        self._here: dict[str, Any] = {}
+    Returns:
+        The receipt, `run/run.json`.
 
-    def prepare(self, before: Mapping[str, Any] | None, now: Mapping[str, Any], recipe_file: Path | None) -> None:
-        """Freezes the recipe and the environment.
-
-        Args:
-            before: What earlier launches recorded.
-            now: What the run comes from, parents().
-            recipe_file: Where the recipe comes from.
-        """
+    Raises:
+        InheritError: the folder is in use, or is of another recipe or parents; litGPT failed, or was stopped, with what
+            to do to go on; the loss went wrong.
+    """
+    run = Path(run)
+    recipe = {**recipe, "out_dir": str(run), "resume": False}
+    with run_lock(run) as lock:
+        if options.restart:
+            set_aside(run)
+        before = read_record(run)
+        now = parents(recipe, before)
         if before:
-            check_tied(self.run, before, self.recipe, self.settings.world_size)
-        first = before or {"launches": []}
-        self._here = environment(recipe_file)
-        for launch in first["launches"][-1:]:
-            if lines := differences(launch.get("versions", self._here["versions"]), self._here["versions"]):
-                print(f"Resuming with other software than the launch before: {'; '.join(lines)}.", flush=True)
-        self.record = {**first, "recipe": self.recipe, **now, **self._here}
-        freeze(self.run, self.recipe, self.record)
+            check_same(run, before, recipe, now)
+            if (run / RUN_RECEIPT).is_file():
+                return before
+        settings, here = settings_of(recipe), environment_of(recipe_file)
+        record = begin(run, recipe, before, now | here, settings.world_size)
+        launch = Launch(recipe, run, settings, options, record, on_progress)
+        shutil.rmtree(run / resume.CONVERTED, ignore_errors=True)
+        checkpoint = resume.newest(run, settings.config, recipe["train"], settings.steps)
+        if checkpoint is None or checkpoint.step < settings.steps or checkpoint.accumulation is not None:
+            launch.run_litgpt(checkpoint, lock, here, environment)
+        launch.tidy()
+        return finish(run, recipe, settings, record)
 
-    def newest(self) -> resume.Checkpoint | None:
-        shutil.rmtree(self.run / resume.CONVERTED, ignore_errors=True)
-        return resume.newest(self.run, self.settings.config, self.recipe["train"], self.settings.steps)
 
-    def run_litgpt(self, checkpoint: resume.Checkpoint | None, lock: int) -> None:
-        """Runs `litgpt pretrain` from the frozen recipe, to its end."""
+@dataclass
+class Launch:
+    """One launch of a run, whose folder is locked for as long as this lives."""
+
+    recipe: Mapping[str, Any]
+    run: Path
+    settings: Settings
+    options: Options
+    record: dict[str, Any]
+    """launch.json"""
+    on_progress: Callable[[Progress], None]
+    told: set[str] = field(default_factory=set)
+    """What was said of checkpoints that could not be tidied"""
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        steps, accumulation = self.settings.steps, self.settings.accumulation
+        self.watch = Watch(steps, self.options.max_spike, accumulation=accumulation)
+
+    def run_litgpt(
+        self, checkpoint: resume.Checkpoint | None, lock: int, here: dict[str, Any], environment: Mapping[str, str]
+    ) -> None:
+        """Runs `litgpt pretrain` from the frozen recipe, to its end; `here` is what environment_of says."""
         module = "inheritune_lit.pretrain.patched_litgpt" if self.options.save_on_signal else "litgpt"
         command = [*self.options.before_python, sys.executable, "-m", module, "pretrain"]
         command += ["--config", str(self.run / RUN_RECIPE), *self._resumed(checkpoint)]
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
-            | self._here
+            | here
         )
         alone = taken_away(self.options.before_python, self.recipe.get("num_nodes") or 1)
-        self._began = time.monotonic()
         self._note()
         code: int | None = None
         try:
@@ -99,7 +122,7 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**alone, **self.environment, TELL: "1"},
+                environment={**alone, **environment, TELL: "1"},
                 lock=lock,
                 on_progress=self._hear,
                 grace=self.options.grace,
@@ -139,22 +162,23 @@ class Launch:
 
     def tidy(self) -> None:
         """Removes the checkpoints that need not stay, if asked to."""
-        if self.options.keep_last is not None:
-            last, every = self.options.keep_last, self.options.keep_every
-            retention.tidy(self.run, last, every, self._check, self._copy, self._told)
+        config, last = self.settings.config, self.options.keep_last
 
-    def _check(self, folder: Path) -> object:
-        return resume.check(folder / WEIGHTS, self.settings.config, self.recipe["train"])
+        def check(folder: Path) -> object:
+            return resume.check(folder / WEIGHTS, config, self.recipe["train"])
 
-    def _copy(self, saved: Path, out_dir: Path) -> None:
-        bare_model(saved, out_dir, self.settings.config, self.recipe, {"step": resume.step_of(saved)})
+        def copy(saved: Path, out_dir: Path) -> object:
+            return bare_model(saved, out_dir, config, self.recipe, {"step": resume.step_of(saved)})
+
+        if last is not None:
+            retention.tidy(self.run, last, self.options.keep_every, check, copy, self.told)
 
     def _note(self, **more: Any) -> None:
         """How far this launch has come, durable: the launcher may be killed at any moment."""
         watch = self.watch
         self.record["launches"][-1] |= {
             "to_step": watch.step,
-            "seconds": round(time.monotonic() - self._began, 1),
+            "seconds": round(time.monotonic() - self.began, 1),
             "timed_steps": watch.step - watch.first_step if watch.first_step is not None else 0,
             "timed_seconds": round(watch.last - watch.began, 3),
             "step_seconds": watch.step_seconds,
@@ -164,29 +188,38 @@ class Launch:
         write_json_whole(self.run / LAUNCH, {"format": FORMAT, "kind": "launch", **self.record})
 
     def _goes_on(self) -> str:
-        name = Path(sys.argv[0]).name
-        program = ["python", "-m", "inheritune_lit"] if name == "__main__.py" else [name]
-        command = shlex.join([*program, *_without_restart(sys.argv[1:])])
+        # with --restart in it, the command would set aside what it has just trained
+        command = re.sub(r" --restart(=\S+| true| false)?(?= |$)", "", given_command(), flags=re.IGNORECASE)
         newest = next((folder.name for folder in resume.saved(self.run) if resume.ends(folder / WEIGHTS)), None)
         where = f"resumes after {newest}" if newest else "starts from scratch, as no checkpoint was saved yet"
         return f"The same command {where}: {command}"
 
     def _diverged(self, error: Diverged) -> InheritError:
         return InheritError(
-            f"{error} The run was stopped. {describe(self.recipe, self.settings, error.first, error.last)}\n"
+            f"{error} The run was stopped. {self._windows(error.first, error.last)}\n"
             "If the data are at fault, mend them and start from scratch; if the learning rate is, lower it in a new "
             f"run that starts from a checkpoint's weights. {self._goes_on()}"
         )
 
+    def _windows(self, first: int, last: int) -> str:
+        """One sentence that names the windows of some steps, and how to find them."""
+        steps = f"Step {last}" if first == last else f"The steps {first} to {last}"
+        try:
+            taken = self.settings.windows(first, last)
+        except InheritError as error:
+            return f"{steps}: {error}"
+        named = ", ".join(map(str, taken[:SHOWN])) + (f" and {len(taken) - SHOWN} more" if len(taken) > SHOWN else "")
+        length = self.settings.sequence
+        return (
+            f"{steps} used the windows {named} of {self.settings.data['data_path']}: window w holds the tokens "
+            f"w × {length} to (w + 1) × {length} of the train split's stream."
+        )
+
     def _failed(self, code: int) -> InheritError:
-        log = self.run / LOG
         if code < 0:
-            hints = {
-                signal.SIGKILL: " Was the memory full? `dmesg` says whether the kernel did it.",
-                signal.SIGBUS: " A checkpoint or shard could not be read: `dmesg` may tell of its disk.",
-            }
-            hint = hints.get(signal.Signals(-code), "")
-            return InheritError(f"litgpt pretrain was killed by {signal.Signals(-code).name}.{hint} {self._goes_on()}")
+            name, hint = signal.Signals(-code).name, HINTS.get(signal.Signals(-code), "")
+            return InheritError(f"litgpt pretrain was killed by {name}.{hint} {self._goes_on()}")
+        log = self.run / LOG
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
         if code == 128 + signal.SIGTERM and patched_litgpt.SAVED in tail:
             return InheritError(f"litgpt pretrain was stopped by a signal, and has saved. {self._goes_on()}")

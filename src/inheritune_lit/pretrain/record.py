@@ -147,7 +147,7 @@ def _short(digest: str | None) -> str:
     return f"{digest[:16]}…" if digest and len(digest) > 16 else str(digest)
 
 
-def environment(recipe_file: Path | None) -> dict[str, Any]:
+def environment_of(recipe_file: Path | None) -> dict[str, Any]:
     """Package versions, the commit of the recipe's repository, and the GPUs."""
     return {
         "versions": versions() | {"python": platform.python_version(), "lightning": version("lightning")},
@@ -204,15 +204,39 @@ def read_record(run: Path) -> dict[str, Any] | None:
     return record
 
 
-def freeze(run: Path, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    """Writes the recipe that the training runs from, and the record of the launch."""
+def begin(
+    run: Path, recipe: Mapping[str, Any], before: Mapping[str, Any] | None, now: Mapping[str, Any], devices: int
+) -> dict[str, Any]:
+    """Writes the recipe that the training runs from, and the record of the launch.
+
+    Args:
+        run: The run's folder.
+        recipe: litGPT's settings.
+        before: What earlier launches recorded.
+        now: What the run comes from and where it is launched: `parents` and `environment_of`.
+        devices: How many take part.
+
+    Returns:
+        The record.
+
+    Raises:
+        InheritError: the run has tied embeddings, and can't go on with so many devices.
+    """
     import yaml
 
+    if before:
+        check_tied(run, before, recipe, devices)
+    first = before or {"launches": []}
+    for launch in first["launches"][-1:]:
+        if lines := differences(launch.get("versions", now["versions"]), now["versions"]):
+            print(f"Resuming with other software than the launch before: {'; '.join(lines)}.", flush=True)
+    record = {**first, "recipe": recipe, **now}
     part = run / f".{RUN_RECIPE}"
     header = "# Frozen by `inheritune pretrain`: what this run is trained from. launch.json says from where.\n"
     part.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True), encoding="utf-8")
     write_json_whole(run / LAUNCH, {"format": FORMAT, "kind": "launch", **record})
     part.rename(run / RUN_RECIPE)  # after the record: a recipe.yaml without one is the user's, and stays
+    return record
 
 
 def set_aside(run: Path) -> None:

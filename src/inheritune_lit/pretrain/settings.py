@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
@@ -27,6 +28,25 @@ class Settings:
     steps: int
     accumulation: int
     """Micro-batches that each device takes an optimizer step"""
+    data: Mapping[str, Any]
+    """The data module's settings"""
+
+    def windows(self, first: int, last: int) -> list[int]:
+        """The windows that the optimizer steps `first` to `last`, from 1, were trained on, in order.
+
+        Raises:
+            InheritError: the recipe's data are not PackedTokens, or are not at hand.
+        """
+        from inheritune_lit.data.manifest import Manifest
+        from inheritune_lit.data.order import epoch_order
+
+        if "data_path" not in self.data:
+            raise InheritError("which windows they used is known for PackedTokens only.")
+        windows = Manifest(Path(str(self.data["data_path"]))).splits["train"].windows(self.sequence)
+        places = [divmod(i, windows) for i in range((first - 1) * self.global_batch, last * self.global_batch)]
+        seed = int(self.data.get("seed", 42))
+        orders = {epoch: epoch_order(windows, seed, epoch) for epoch in {epoch for epoch, _ in places}}
+        return [int(orders[epoch][position]) for epoch, position in places]
 
 
 def settings_of(recipe: Mapping[str, Any]) -> Settings:
@@ -58,6 +78,7 @@ def settings_of(recipe: Mapping[str, Any]) -> Settings:
         global_batch=numbers.global_batch,
         steps=numbers.steps,
         accumulation=numbers.accumulation(world_size),
+        data=numbers.data,
     )
 
 
