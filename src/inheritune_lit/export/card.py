@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.folders import natural
 from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import ranks_of, share_of_training
 from inheritune_lit.runs.lineage import Lineage
@@ -73,11 +72,17 @@ def render_card(
         architecture: transformers' name for it, as `llama`.
         attention: The implementation of attention that it needs; None is transformers' own choice.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+    from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedError
 
+    class Unstated(ChainableUndefined):
+        """What nobody stated, however deep it is asked for: the filters say "unknown" of it, alone it is an error."""
+
+        __str__ = ChainableUndefined._fail_with_undefined_error
+
+    recipe = dict(lineage.recipe or {})
     environment = Environment(
         loader=PackageLoader("inheritune_lit.export", "."),
-        undefined=StrictUndefined,
+        undefined=Unstated,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -87,14 +92,15 @@ def render_card(
         return environment.get_template(TEMPLATE).render(
             receipt=receipt,
             lineage=lineage,
-            start=_start(lineage.start),
-            hyperparameters=_hyperparameters(lineage.recipe or {}),
-            teacher=_teacher(lineage),
+            start=lineage.start,
+            recipe=recipe,
+            taught=Recipe.of(recipe).teacher is not None,
+            teacher=(lineage.run or {}).get("teacher"),
             run=_run(lineage.run or {}, lineage.steps),
             evaluations=[result for result in lineage.evaluations if result.get("kind") == "evaluation"],
             held_out=next((result for result in lineage.evaluations if result.get("kind") == "validation_loss"), None),
             versions={**(lineage.run or {}).get("versions", {}), **receipt["versions"]},
-            recipe_yaml=yaml.safe_dump(dict(lineage.recipe or {}), sort_keys=False, allow_unicode=True),
+            recipe_yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
             name=name,
             context=context,
             architecture=architecture,
@@ -104,48 +110,6 @@ def render_card(
         )
     except UndefinedError as error:
         raise InheritError(f"A receipt or result that the model card needs is not whole: {error}") from error
-
-
-def _start(receipt: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if receipt is None:
-        return None
-    source, origins = receipt.get("source") or {}, receipt.get("origins") or {}
-    return {
-        "reference": source.get("name"),
-        "n_layer": source.get("n_layer"),
-        "fingerprint": source.get("fingerprint"),
-        **{name: receipt.get(name) for name in ("start", "blocks", "seed", "command")},
-        "origins": {name: origins[name] for name in sorted(origins, key=natural)},
-    }
-
-
-def _hyperparameters(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    train, optimizer = recipe.get("train") or {}, recipe.get("optimizer")
-    settings = (optimizer.get("init_args") or {}) if isinstance(optimizer, Mapping) else {}
-    warmup = {"warm-up steps": train.get("lr_warmup_steps"), "warm-up share": train.get("lr_warmup_fraction")}
-    return {
-        "sequences a step": train.get("global_batch_size"),
-        "tokens a sequence": train.get("max_seq_length"),
-        "optimizer": optimizer.get("class_path") if isinstance(optimizer, Mapping) else optimizer,
-        "learning rate": settings.get("lr"),
-        "lowest learning rate": train.get("min_lr"),
-        **{name: value for name, value in warmup.items() if value is not None},
-        "weight decay": settings.get("weight_decay"),
-        "betas": settings.get("betas"),
-        "gradient clipping": train.get("max_norm"),
-        "precision": recipe.get("precision"),
-        "seed": recipe.get("seed"),
-    }
-
-
-def _teacher(lineage: Lineage) -> dict[str, Any] | None:
-    """Whom the training learned from besides the labels; what only a run's receipt tells is None without one."""
-    recipe = Recipe.of(lineage.recipe or {})
-    if recipe.teacher is None:
-        return None
-    recorded = (lineage.run or {}).get("teacher") or {}
-    settings = {name: recipe.data.get(name) for name in ("weight", "temperature")}
-    return {name: recorded.get(name) for name in ("name", "n_layer", "fingerprint")} | settings
 
 
 def _run(receipt: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
@@ -180,8 +144,8 @@ def _number(value: Any) -> str:
 
 
 FILTERS: dict[str, Callable[[Any], str]] = {
-    "known": lambda value: "unknown" if value is None else str(value),
-    "code": lambda value: "unknown" if value is None else f"`{value}`",
+    "known": lambda value: str(value) if value or value == 0 else "unknown",
+    "code": lambda value: f"`{value}`" if value else "unknown",
     "number": _number,
     "loss": lambda value: "unknown" if value is None else f"{value + 0:.4f}",
     "percent": lambda value: "unknown" if value is None else f"{100 * value:.2f}",
