@@ -25,8 +25,6 @@ PARTS = {
     "mlp.proj": "mlp.c_proj",
 }
 OUTSIDE = tuple(f"transformer.{name}" for name in ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"))
-SIZES = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
-DEFAULTS = {"layer_norm_epsilon": 1e-5, "scale_attn_by_inverse_layer_idx": False}
 # config.json's key → the one value that our model computes
 FIXED = {
     "activation_function": "gelu_new",
@@ -91,23 +89,18 @@ def from_hugging_face(
 ) -> tuple[dict[str, "torch.Tensor"], "Config"]:
     """The litGPT state dict and Config of a GPT2LMHeadModel, such as OpenAI's gpt2 and gpt2-medium.
 
-    The embedding is not padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
+    Its config has transformers' defaults filled in (config.to_dict()), and its head is the embedding. That is not
+    padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
 
     Raises:
         InheritError: it is another model, or a tensor is unknown; check_names_and_shapes finds missing ones.
     """
-    config = _litgpt_config(hf_config)
-    ours = {theirs: part for part, theirs in PARTS.items()}
-    state: dict[str, torch.Tensor] = {}
-    for name, tensor in hf_state.items():
-        name = name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
-        if re.fullmatch(r"transformer\.h\.\d+\.attn\.(masked_)?bias", name):  # causal masks that old versions saved
-            continue
-        if name == "lm_head.weight":
-            _check_tied(tensor, hf_state)
-            continue
-        tensor = tensor.t() if _is_conv1d(name) else tensor
-        state[_renamed(name, ours)] = tensor.contiguous()
+    config, ours = _litgpt_config(hf_config), {theirs: part for part, theirs in PARTS.items()}
+    state = {
+        _renamed(name, ours): (tensor.t() if _is_conv1d(name) else tensor).contiguous()
+        for name, tensor in hf_state.items()
+        if name != "lm_head.weight"
+    }
     return state, config
 
 
@@ -124,44 +117,15 @@ def _is_conv1d(name: str) -> bool:
     return name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
 
 
-def _check_tied(head: "torch.Tensor", hf_state: Mapping[str, "torch.Tensor"]) -> None:
-    import torch
+def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
+    from litgpt.config import Config
 
-    embedding = next((tensor for name, tensor in hf_state.items() if name.endswith("wte.weight")), None)
-    if embedding is None or not torch.equal(head, embedding):
-        raise InheritError(
-            "lm_head.weight is not the token embedding: a GPT-2 with a head of its own is not supported."
-        )
-
-
-def _problems(hf_config: Mapping[str, Any]) -> list[str]:
-    """What in a config.json, its defaults filled in, is not of a GPT-2 that litGPT can hold."""
     problems = [
         f"{key} is {hf_config[key]!r}, expected {value!r}"
         for key, value in {"model_type": "gpt2", **FIXED}.items()
         if hf_config.get(key, value) != value
     ]
-    sizes = {key: hf_config.get(key) for key in SIZES} | {"n_inner": hf_config.get("n_inner") or 1}
-    problems += [
-        f"{key} is {value!r}, expected a number of 1 or more"
-        for key, value in sizes.items()
-        if type(value) is not int or value < 1
-    ]
-    if not problems and hf_config["n_embd"] % hf_config["n_head"]:
-        problems.append(f"n_embd {hf_config['n_embd']} is no multiple of n_head {hf_config['n_head']}")
-    epsilon, scaled = (hf_config[key] for key in DEFAULTS)
-    if type(epsilon) is not float or not 0 < epsilon < 1:
-        problems.append(f"layer_norm_epsilon is {epsilon!r}, expected a small number such as 1e-05")
-    if type(scaled) is not bool:
-        problems.append(f"scale_attn_by_inverse_layer_idx is {scaled!r}, expected true or false")
-    return problems
-
-
-def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
-    from litgpt.config import Config
-
-    hf_config = DEFAULTS | dict(hf_config)
-    if problems := _problems(hf_config):
+    if problems:
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
     width, scaled = hf_config["n_embd"], hf_config["scale_attn_by_inverse_layer_idx"]
     return Config(
