@@ -8,14 +8,14 @@ embeddings, final norm and head whichever part of the blocks they inherit: the p
 inheriting, and a head behind a norm that it was not trained with reads noise.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.layers import BLOCK, inherited_names, parse_layers, slice_config, slice_hf_config
-from inheritune_lit.surgery.half_width import halved_config, halved_hf_config
+from inheritune_lit.checkpoint.layers import BLOCK, inherited_names, parse_layers, slice_config
+from inheritune_lit.surgery.half_width import halved_config
 from inheritune_lit.surgery.origins import Origin, block_of, module_of
 
 if TYPE_CHECKING:
@@ -156,18 +156,6 @@ def start_config(start: Start, config: "Config", blocks: Sequence[int]) -> "Conf
         options = {key: value for key, value in config.hf_config.items() if key != "layer_idx"}
         return replace(config, hf_config=options)
     return halved_config(config) if RULES[start].halves else config
-
-
-def start_hf_config(
-    start: Start, hf_config: Mapping[str, Any], config: "Config", blocks: Sequence[int]
-) -> dict[str, Any]:
-    """Hugging Face's config.json of the target; `config` is the source's.
-
-    Raises:
-        InheritError: the depth it states is not the source's.
-    """
-    sliced = slice_hf_config(hf_config, config, blocks)
-    return halved_hf_config(sliced) if RULES[start].halves else sliced
 
 
 def origins(

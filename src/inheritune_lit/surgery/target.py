@@ -21,9 +21,10 @@ from inheritune_lit.checkpoint.folder import (
     refuse_code,
 )
 from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
+from inheritune_lit.checkpoint.layers import slice_hf_config
 from inheritune_lit.checkpoint.receipt import inputs_of
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.surgery.half_width import halved_origins
+from inheritune_lit.surgery.half_width import halved_hf_config, halved_origins
 from inheritune_lit.surgery.origins import Origin, summary
 from inheritune_lit.surgery.parents import Parent, check_growth, check_request
 from inheritune_lit.surgery.plain_llama import is_plain_llama
@@ -35,7 +36,6 @@ from inheritune_lit.surgery.starts import (
     origins,
     random_state,
     start_config,
-    start_hf_config,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def make_plan(
         parents=parents,
         blocks=blocks,
         config=target_config,
-        hf_config=_hf_config(start, source_dir, config, target_config, blocks),
+        hf_config=_hf_config(source_dir, config, target_config, blocks, halves=rule.halves),
         origins=given,
         copies=copies,
         seed=seed if is_random else None,
@@ -178,13 +178,14 @@ def make_plan(
 
 
 def _hf_config(
-    start: Start, source_dir: Path, config: "Config", target: "Config", blocks: list[int]
+    source_dir: Path, config: "Config", target: "Config", blocks: list[int], *, halves: bool
 ) -> dict[str, Any] | None:
     """The target's config.json, which is the model that is trained: export would find out only after the training."""
     path = source_dir / HF_CONFIG
     if not path.is_file():
         return None
-    hf_config = start_hf_config(start, read_json(path, "Hugging Face config"), config, blocks)
+    hf_config = slice_hf_config(read_json(path, "Hugging Face config"), config, blocks)
+    hf_config = halved_hf_config(hf_config) if halves else hf_config
     if is_plain_llama(hf_config, target):
         return hf_config
     try:
