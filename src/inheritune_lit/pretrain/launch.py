@@ -94,8 +94,6 @@ class Launch:
     record: dict[str, Any]
     """launch.json"""
     on_progress: Callable[[Progress], None]
-    told: set[str] = field(default_factory=set)
-    """What was said of checkpoints that could not be tidied"""
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -171,7 +169,7 @@ class Launch:
             return bare_model(saved, out_dir, config, self.recipe, {"step": resume.step_of(saved)})
 
         if last is not None:
-            retention.tidy(self.run, last, self.options.keep_every, check, copy, self.told)
+            retention.tidy(self.run, last, self.options.keep_every, check, copy)
 
     def _note(self, **more: Any) -> None:
         """How far this launch has come, durable: the launcher may be killed at any moment."""

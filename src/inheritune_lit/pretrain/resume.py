@@ -2,7 +2,7 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes
 from inheritune_lit.checkpoint.weights import Unreadable, Weights, not_whole, zip_records
 
 if TYPE_CHECKING:
-    import torch
     from litgpt.config import Config
 
 FINAL = "final"
@@ -109,6 +108,7 @@ def check(path: Path, config: "Config", train: Mapping[str, Any], *, final_step:
         InheritError: it is not whole, or not a checkpoint of this run.
     """
     import torch
+    from torch.utils._pytree import keystr, tree_leaves_with_path
 
     _check_bytes(path)  # first: a fault of the disk is told as one by Python's reader only, not by torch's
     weights = Weights(path)
@@ -116,8 +116,9 @@ def check(path: Path, config: "Config", train: Mapping[str, Any], *, final_step:
     content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     if not isinstance(content, dict) or not {"model", "optimizer", "iter_num", "step_count"} <= content.keys():
         raise InheritError(f"{path} holds no training state, expected model, optimizer, iter_num and step_count.")
-    for name, tensor in _tensors(content):
-        check_finite(tensor, name, path)
+    for place, value in tree_leaves_with_path(content):
+        if isinstance(value, torch.Tensor):
+            check_finite(value, keystr(place), path)
     return _counters(path, content, train["global_batch_size"], final_step)
 
 
@@ -129,19 +130,6 @@ def _check_bytes(path: Path) -> None:
         raise not_whole(path, error, f"{path} is not whole: {error}.") from error
     if damaged:
         raise InheritError(f"{path} is corrupt: the CRC-32 of {damaged} is not what was recorded when it was saved.")
-
-
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, "torch.Tensor"]]:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _tensors(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for i, part in enumerate(value):
-            yield from _tensors(part, f"{name}[{i}]")
 
 
 def _counters(path: Path, content: Mapping[str, Any], batch: int, final_step: int | None) -> Checkpoint:

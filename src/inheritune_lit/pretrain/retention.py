@@ -1,6 +1,5 @@
 """Which checkpoints stay: litGPT deletes none, and one takes three times its model's size."""
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ def tidy(
     every: int | None,
     check: Callable[[Path], object],
     copy: Callable[[Path, Path], object],
-    told: set[str],
 ) -> None:
     """Removes the checkpoints that need not stay, then gives each that stays a copy of its bare weights.
 
@@ -35,15 +33,14 @@ def tidy(
         every: Each that this divides stays too.
         check: Reads a checkpoint to its end, and raises InheritError if it is not whole. Nothing is removed then.
         copy: Writes the bare weights of one into a folder.
-        told: What was said before, and is not said again.
     """
     for doomed in run.glob(".removed-*"):  # of a launch that was killed while it removed one
-        with _told_once(told, f"{doomed} stays"):
+        with _going_on(f"{doomed} stays"):
             shutil.rmtree(doomed)
     folders = {step: folder for folder in run.glob("step-*") if (step := step_of(folder)) >= 0}
     kept, copies = stays(list(folders), last, every), {step: run / WEIGHTS_DIR / f"{step:08d}" for step in folders}
     newest, whole = sorted(folders)[-last:], False
-    with _told_once(told, "All checkpoints stay"):
+    with _going_on("All checkpoints stay"):
         for step in newest:
             if step == newest[-1] or not copies[step].exists():  # what has a copy was whole when it was made
                 check(folders[step])
@@ -51,23 +48,20 @@ def tidy(
     if not whole:
         return
     for step in set(folders) - kept:  # before anything is copied: a full disk gets room
-        with _told_once(told, f"{folders[step]} stays"):
+        with _going_on(f"{folders[step]} stays"):
             shutil.rmtree(copies[step], ignore_errors=True)
             folders[step].rename(doomed := run / f".removed-{folders[step].name}")  # whole under its name, or not there
             shutil.rmtree(doomed)
     for step in sorted(kept):
         if not copies[step].exists():
-            with _told_once(told, f"No copy of the weights of {folders[step]}"):
+            with _going_on(f"No copy of the weights of {folders[step]}"):
                 copy(folders[step], copies[step])
 
 
 @contextmanager
-def _told_once(told: set[str], what: str) -> Iterator[None]:
-    """What can't be done is no reason to end a training; of messages that differ in a number, one is printed."""
+def _going_on(what: str) -> Iterator[None]:
+    """What can't be done is no reason to end a training."""
     try:
         yield
     except (InheritError, OSError) as error:
-        message = f"{what} for now: {error}"
-        if (cause := re.sub(r"\d+", "", message)) not in told:
-            told.add(cause)
-            print(message, flush=True)
+        print(f"{what} for now: {error}", flush=True)
