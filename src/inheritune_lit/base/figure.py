@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -88,6 +89,13 @@ def draw_losses(axes: "Axes", lines: Sequence[Line], x: str, levels: Mapping[str
     axes.set(xlim=(0, None), xlabel=x, ylabel="loss, nats per token")
     axes.xaxis.set_major_formatter("{x:,.10g}")
     legend(axes, entries)
+
+
+def colours(runs: Mapping[str, bool]) -> dict[str, str]:
+    """A colour for each of {name: whether it started at random}: vermilion for a random start, blue for another."""
+    palettes = {True: (VERMILION, ORANGE, PURPLE), False: (BLUE, GREEN, SKY, PURPLE, ORANGE)}
+    left = {is_random: cycle(palette) for is_random, palette in palettes.items()}
+    return {name: next(left[is_random]) for name, is_random in runs.items()}
 
 
 def legend(axes: "Axes", entries: Mapping[str, Any]) -> None:

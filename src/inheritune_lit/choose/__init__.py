@@ -147,10 +147,10 @@ def _bytes(text: str) -> float:
 
 def _intention(config: "Config", n: int, trial: "Trial", candidates: int, steps: int) -> str:
     """What the search will do, and about how long its trainings take, by the speed of a matrix product here."""
+    from inheritune_lit.base.units import duration
     from inheritune_lit.choose.search import rounds
     from inheritune_lit.choose.trial import flops_per_second
     from inheritune_lit.plan.model import count_parameters
-    from inheritune_lit.pretrain.bar import duration
 
     planned = rounds(candidates, steps)
     tokens = sum(count * length for count, length in planned) * trial.batch.tokens

@@ -19,7 +19,7 @@ from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.choose.candidates import Candidate, field, kinds, turns
 from inheritune_lit.choose.trial import Trial
 from inheritune_lit.evaluate import ValidationLoss, validation_loss
-from inheritune_lit.evaluate.loss import default_device
+from inheritune_lit.evaluate.loss import usable_device
 
 if TYPE_CHECKING:
     from litgpt.config import Config
@@ -37,7 +37,7 @@ class Untrained:
     """What is known before any training: every cut that is compared, its kind and its loss, and the whole model's."""
 
     def __init__(self, trial: Trial, keep: int, windows: int) -> None:
-        device = default_device()
+        device = usable_device()
         model = load_model(trial.reference)
         self.config: Config = model.config
         self.held_out, few = (

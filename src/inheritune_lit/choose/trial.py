@@ -140,9 +140,9 @@ def measured(checkpoint: Path, held_out: "list[torch.Tensor]") -> ValidationLoss
     from inheritune_lit.base.precision import in_fast_type
     from inheritune_lit.checkpoint.model import load_model
     from inheritune_lit.evaluate import validation_loss
-    from inheritune_lit.evaluate.loss import default_device
+    from inheritune_lit.evaluate.loss import usable_device
 
-    device = default_device()
+    device = usable_device()
     return validation_loss(in_fast_type(load_model(checkpoint).to(device), device), held_out)
 
 

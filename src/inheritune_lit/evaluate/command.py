@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
@@ -93,20 +91,8 @@ def _measure_loss(
             f"{subject.path} is no litGPT checkpoint, which --loss needs: make one with "
             f"`litgpt convert_to_litgpt {subject.path}`."
         )
-    with tqdm(unit=" windows", desc="validation loss") as bar:
-
-        def progress(done: int, windows: int) -> None:
-            bar.total = windows
-            bar.update(done - bar.n)
-
-        content = held_out_loss(
-            subject.path,
-            data,
-            max_seq_length=length or subject.trained_length,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
+    length = length or subject.trained_length
+    content = held_out_loss(subject.path, data, max_seq_length=length, device=device, batch_size=batch_size)
     out_dir.mkdir(parents=True, exist_ok=True)
     model = {"name": subject.name, "path": str(subject.path), "fingerprint": subject.fingerprint}
     write_json_whole(out_dir / "loss.json", {**content, "model": model, "command": given_command()})

@@ -1,18 +1,16 @@
 """Validation loss of a checkpoint over all held-out tokens of a folder of shards, and per domain."""
 
 import math
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.folder import load_config
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.evaluate.loss import ValidationLoss, all_windows, usable_device, validation_loss
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT = 1
 LOGITS_BYTES = 2**30  # of a batch, in float32
@@ -41,7 +39,6 @@ def held_out_loss(
     max_seq_length: int | None = None,
     device: str | None = None,
     batch_size: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, windows: None,
 ) -> dict[str, Any]:
     """The content of loss.json.
 
@@ -51,7 +48,6 @@ def held_out_loss(
         max_seq_length: T, tokens a window has as input; by default all that the model takes.
         device: cpu, cuda, …; None takes a GPU if there is one.
         batch_size: Windows at a time; by default what keeps the logits below 1 GiB.
-        progress: Told how many windows of how many are done.
 
     Raises:
         InheritError: there is no such device; the data are not for this model's tokenizer, or have no window of that
@@ -72,15 +68,8 @@ def held_out_loss(
     batch_size = batch_size or max(1, LOGITS_BYTES // (4 * length * (config.padded_vocab_size or 1)))
     model = load_model(checkpoint).float().to(device)
 
-    def batches() -> "Iterator[torch.Tensor]":
-        done = 0
-        for batch in all_windows(data_dir, length, batch_size):
-            progress(done, count)
-            yield batch
-            done += len(batch)
-        progress(done, count)
-
-    loss = validation_loss(model, batches())
+    batches = all_windows(data_dir, length, batch_size)
+    loss = validation_loss(model, tqdm(batches, "validation loss", math.ceil(count / batch_size), unit="batch"))
     domains = {
         name: ValidationLoss(loss.per_window[numbers.start : numbers.stop])
         for name, numbers in domain_windows(data.manifest, length).items()

@@ -58,15 +58,8 @@ def _standard_error(values: Iterable[float]) -> float:
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
-def default_device() -> str:
-    """A GPU, if there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def usable_device(device: str | None) -> str:
-    """The device that was asked for, or the default one if none was.
+def usable_device(device: str | None = None) -> str:
+    """The device that was asked for, or a GPU if there is one.
 
     Raises:
         InheritError: PyTorch can't compute on it here.
@@ -74,7 +67,7 @@ def usable_device(device: str | None) -> str:
     import torch
 
     if device is None:
-        return default_device()
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).item()
     except (AssertionError, ImportError, RuntimeError) as error:

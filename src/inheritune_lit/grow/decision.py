@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.evaluate import ValidationLoss
@@ -39,15 +38,6 @@ class Decision:
             return f"{measured}: within the tolerance of {self.tolerance:g}, at par."
         after = "max_layers is reached, not at par" if following is None else f"n grows to {following}"
         return f"{measured}: more than the tolerance of {self.tolerance:g}, {after}."
-
-    def as_json(self, why: str) -> dict[str, Any]:
-        return {
-            "difference": self.difference,
-            "stderr": None if math.isnan(self.stderr) else self.stderr,  # JSON knows no NaN
-            "tolerance": self.tolerance,
-            "at_par": self.at_par,
-            "why": why,
-        }
 
 
 def decide(candidate: ValidationLoss, benchmark: ValidationLoss, tolerance: float) -> Decision:

@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.figure import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, Line, draw_losses, drawing
+from inheritune_lit.base.figure import INK, Line, colours, draw_losses, drawing
 from inheritune_lit.base.text_table import columns
+from inheritune_lit.base.units import duration
 from inheritune_lit.checkpoint.folder import find_checkpoint
 from inheritune_lit.grow.ledger import LEDGER
 from inheritune_lit.grow.stages import REFERENCE, Settings
-from inheritune_lit.pretrain.bar import duration
 from inheritune_lit.runs.folder import read_run
 
 FIGURE = "growth"
-TARGETS = (SKY, BLUE, GREEN, PURPLE)
-"""For one n after the other"""
-RANDOM = (VERMILION, ORANGE)
-"""For T and 2T steps"""
 
 
 def report(settings: Settings, content: Mapping[str, Any]) -> str:
@@ -61,8 +57,9 @@ def draw(settings: Settings, stages: Mapping[str, Mapping[str, Any]], stem: Path
     done = {name: stage for name, stage in stages.items() if stage["state"] == "done"}
     depths = [str(stage["blocks"]) for stage in done.values() if "decision" in stage]
     title = f"{' to '.join(dict.fromkeys((depths[0], depths[-1])))} of {settings.blocks} blocks, beside the whole model"
-    curves, colours = curves_of(settings, done), _colours(done)
-    lines = [Line(name, colours[name], curve) for name, curve in curves.items()]
+    curves = curves_of(settings, done)
+    shade = colours({name: done[name]["start"] == "random" for name in curves if name != REFERENCE}) | {REFERENCE: INK}
+    lines = [Line(name, shade[name], curve) for name, curve in curves.items()]
     with drawing(stem, (8, 4.6 + 0.2 * len(lines)), title) as (axes,):
         benchmark = {"the reference's, to be reached": stages[REFERENCE]["validation_loss"]}
         draw_losses(axes, lines, "optimizer steps", benchmark)
@@ -86,10 +83,3 @@ def _curve(folder: Path, stage: Mapping[str, Any]) -> list[tuple[int, float]]:
     steps = stage["steps"]
     logged = [(step, loss) for step, _, loss in read_run(folder).curves["validation"] if step < steps]
     return [*logged, (steps, stage["validation_loss"])]
-
-
-def _colours(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    targets = [name for name, stage in stages.items() if stage["start"] in ("inherit", "grow")]
-    randoms = [name for name, stage in stages.items() if stage["start"] == "random" and name != REFERENCE]
-    colours = {name: TARGETS[i % len(TARGETS)] for i, name in enumerate(targets)}
-    return {REFERENCE: INK} | colours | {name: RANDOM[i % len(RANDOM)] for i, name in enumerate(randoms)}

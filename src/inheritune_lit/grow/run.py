@@ -59,7 +59,8 @@ class Growth:
             following = next_blocks(target.blocks, step=self.settings.step, max_layers=self.settings.max_layers)
             decision = decide(self.ledger.loss(target.name), self.ledger.loss(REFERENCE), self.settings.tolerance)
             why = decision.why(target.blocks, following)
-            self.ledger.decide(target.name, decision.as_json(why))
+            numbers = {"difference": decision.difference, "tolerance": decision.tolerance}
+            self.ledger.decide(target.name, {"at_par": decision.at_par, "why": why, **numbers})
             print(why, flush=True)
             if decision.at_par or following is None:
                 break

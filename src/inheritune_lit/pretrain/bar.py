@@ -2,6 +2,7 @@
 
 import math
 
+from inheritune_lit.base.units import duration
 from inheritune_lit.pretrain.watch import ENOUGH, FIRST_STEP, Progress
 
 
@@ -59,11 +60,3 @@ def saving_advice(progress: Progress, save_interval: int | None, minutes: float)
         f"stop after the next checkpoint, write train.save_interval: {max(1, int(60 * minutes / step))} in the "
         "recipe, and give the same command again; or pass --save_on_signal, where the scheduler sends SIGTERM first."
     )
-
-
-def duration(seconds: float) -> str:
-    """3725 → 1 h 02 min"""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inheritune_lit.base.figure import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, Line, Point, draw_losses, drawing
+from inheritune_lit.base.figure import Line, Point, colours, draw_losses, drawing
 from inheritune_lit.report.subjects import Subject, is_one_training_loss
 from inheritune_lit.report.tables import short_count
 from inheritune_lit.runs.curves import thinned
@@ -44,17 +44,6 @@ def _hours(subject: Subject, step: int, tokens: int) -> float:
     return hours[1] * tokens / subject.receipt["tokens"]
 
 
-def colours(subjects: Sequence[Subject]) -> dict[str, str]:
-    """A colour a run: vermilion for the random start, as in all our figures, blue for the first other one."""
-    random, others = [VERMILION, ORANGE, PURPLE], [BLUE, GREEN, SKY, PURPLE, ORANGE]
-    chosen, counts = {}, {True: 0, False: 0}
-    for subject in subjects:
-        palette = random if subject.is_random else others
-        chosen[subject.name] = palette[counts[subject.is_random] % len(palette)]
-        counts[subject.is_random] += 1
-    return chosen
-
-
 def draw_curves(subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
     """Draws the runs' curves into `folder`, one figure an axis; none if no run has a curve.
 
@@ -68,7 +57,7 @@ def draw_curves(subjects: Sequence[Subject], folder: Path) -> dict[str, Path]:
     if not runs:
         return {}
     folder.mkdir(parents=True, exist_ok=True)
-    figures, shade = {}, colours(runs)
+    figures, shade = {}, colours({s.name: s.is_random for s in runs})
     for axis in axes_for(runs):
         lines = [Line(s.name, shade[s.name], *(_points(s, kind, axis) for kind in kinds)) for s in runs]
         figures[axis.label] = folder / f"loss_{axis.name}"

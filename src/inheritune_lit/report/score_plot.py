@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import published
-from inheritune_lit.base.figure import FAINT, GREY, INK, MARKERS, drawing, legend
-from inheritune_lit.report.plots import colours
+from inheritune_lit.base.figure import FAINT, GREY, INK, MARKERS, colours, drawing, legend
 from inheritune_lit.report.scores import chance, known_tasks, measured, shown
 from inheritune_lit.report.subjects import Subject
 
@@ -18,7 +17,7 @@ def draw_scores(suite: str, subjects: Sequence[Subject], table: published.Scores
     """Draws a suite's scores of those who have them, a row a task, as `stem`.png and `stem`.svg."""
     stem.parent.mkdir(exist_ok=True)
     names = list(dict.fromkeys(name for s in subjects for name in s.evaluations[suite]["tasks"]))
-    known, shade = known_tasks(), colours(subjects)
+    known, shade = known_tasks(), colours({s.name: s.is_random for s in subjects})
     with drawing(stem, (7.2, 1.5 + 0.42 * len(names) + 0.2 * len(subjects))) as (axes,):
         entries: dict[str, Any] = {}
         for number, subject in enumerate(subjects):

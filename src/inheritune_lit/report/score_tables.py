@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inheritune_lit import published
 from inheritune_lit.report.scores import (
@@ -34,7 +35,8 @@ def scores_table(suite: str, subjects: Sequence[Subject], table: published.Score
     names = list(dict.fromkeys(name for s in subjects for name in s.evaluations[suite]["tasks"]))
     reference = table.of_role("reference")[0] if table and table.bold else None
     theirs = printed(reference, table.tasks) if table and reference else {}
-    rows = [*_published_rows(table, names, theirs), *(_our_row(s, suite, table, names, theirs) for s in subjects)]
+    rows = _published_rows(table, names, theirs) if table else []
+    rows += [_row(s.name, s.start, measured(s.evaluations[suite]), names, theirs, table) for s in subjects]
     notes = [*_limits(suite, subjects), *_reading(names, table, reference)]
     return Table((Cell("model"), *(_head(name, suite, subjects) for name in names)), tuple(rows), tuple(notes))
 
@@ -45,43 +47,23 @@ def _head(name: str, suite: str, subjects: Sequence[Subject]) -> Cell:
     return Cell(known.title if known else name, f"{metric_of(task)} {task['num_fewshot']}-shot v{task['version']}")
 
 
-def _published_rows(table: published.Scores | None, names: Sequence[str], reference: Scores) -> list[Row]:
-    if table is None:
-        return []
+def _row(
+    label: str, detail: str, scores: Scores, names: Sequence[str], reference: Scores, rule: published.Scores | None
+) -> Row:
+    """A model's scores; in bold what `rule`, the table that the paper uses its rule in, sets so."""
+    cells = (_cell(n, scores.get(n), reference, n in scores and bold_in(rule, n, scores[n].value)) for n in names)
+    return Row(label, tuple(cells), detail)
+
+
+def _published_rows(table: published.Scores, names: Sequence[str], reference: Scores) -> list[Row]:
     rows = []
     for model in shown(table):
-        scores = printed(model, table.tasks)
-        cells = tuple(
-            _cell(
-                name,
-                scores.get(name),
-                {} if model.role == "reference" else reference,
-                _bold(model, name, scores, table),
-            )
-            for name in names
-        )
-        rows.append(Row(model.name, cells, _where_from(model), is_ours=False))
+        tokens = f"{short_count(model.tokens)} tokens" if model.tokens else ""
+        detail = ", ".join(filter(None, (tokens, f"from {model.reference}" if model.reference else "")))
+        compared, rule = {} if model.role == "reference" else reference, table if model.role == "paper" else None
+        row = _row(model.name, detail, printed(model, table.tasks), names, compared, rule)
+        rows.append(replace(row, is_ours=False))
     return rows
-
-
-def _where_from(model: published.Model) -> str:
-    tokens = f"{short_count(model.tokens)} tokens" if model.tokens else ""
-    return ", ".join(part for part in (tokens, f"from {model.reference}" if model.reference else "") if part)
-
-
-def _bold(model: published.Model, name: str, scores: Scores, table: published.Scores) -> bool:
-    return model.role == "paper" and name in scores and bold_in(table, name, scores[name].value)
-
-
-def _our_row(
-    subject: Subject, suite: str, table: published.Scores | None, names: Sequence[str], reference: Scores
-) -> Row:
-    scores = measured(subject.evaluations[suite])
-    cells = tuple(
-        _cell(name, scores.get(name), reference, name in scores and bold_in(table, name, scores[name].value))
-        for name in names
-    )
-    return Row(subject.name, cells, subject.start)
 
 
 def _cell(name: str, score: Score | None, reference: Scores, bold: bool) -> Cell:

@@ -1,6 +1,6 @@
 """A table as the templates take it, and how numbers are written in one."""
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,6 @@ def short_count(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    for size, unit in ((86_400 * 2, "days"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / (86_400 if unit == 'days' else size):,.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def loss_cell(mean: float | None, stderr: float | None = None, decimals: int = 3) -> Cell:
     """A loss in nats, with its standard error if that is known."""
     if mean is None:
@@ -78,11 +69,5 @@ def signed(value: float, decimals: int) -> str:
 
 
 def setting(value: Any) -> str:
-    """A recipe's value as YAML would show it, in one line."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, int):
-        return f"{value:,}" if value >= 10_000 else str(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(setting, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A recipe's value in one line, as YAML takes it."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from inheritune_lit import published
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.units import duration
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.report.subjects import Subject
 from inheritune_lit.report.tables import (
@@ -13,7 +14,6 @@ from inheritune_lit.report.tables import (
     Cell,
     Row,
     Table,
-    duration,
     heads,
     loss_cell,
     setting,
@@ -36,7 +36,7 @@ def runs_table(subjects: Sequence[Subject]) -> Table:
             Cell(short_count(receipt.get("parameters"))),
             Cell(short_count(receipt.get("tokens"))),
             Cell(f"{receipt['steps']:,}" if receipt.get("steps") else "–"),
-            Cell(duration(receipt.get("seconds"))),
+            Cell(duration(receipt["seconds"]) if receipt.get("seconds") else "–"),
             Cell(f"{rate:,.0f}" if rate else "–", f"{mfu:.0%} MFU" if mfu else ""),
             loss_cell(subject.validation[-1][1] if subject.validation else None),
         )

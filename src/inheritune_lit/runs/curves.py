@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-Curve = list[tuple[int, float]]
-"""(tokens trained, loss in nats), tokens ascending"""
-
 
 def tokens_to_reach(curve: Sequence[tuple[int, float]], loss: float) -> float | None:
     """Tokens after which a validation curve first is at `loss` or below, on straight lines between its points.
