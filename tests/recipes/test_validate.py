@@ -191,7 +191,7 @@ def test_a_checkpoint_that_its_receipt_does_not_vouch_for(
 def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     list_recipes()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(listed()) == 1 + len(recipes(shipped())) == 66
+    assert len(lines) == len(listed()) == 1 + len(recipes(shipped())) == 69
     assert lines[1].split()[:6] == ["openllama3b_n13", "OpenLLaMA-3B", "→", "13", "inherited", "1.816B"]
     copy("openllama3b_n13_e5_random", tmp_path / "mine")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.yaml")) == [

@@ -61,7 +61,8 @@ def _parser(settings: Any) -> Any:
 
     parser = ArgumentParser(exit_on_error=False)
     add = parser.add_class_arguments if inspect.isclass(settings) else parser.add_function_arguments
-    add(settings, fail_untyped=False, skip={"params", *_blocks()})
+    skip: set[str | int] = {"params"} if inspect.isclass(settings) else {*_blocks()}
+    add(settings, fail_untyped=False, skip=skip)
     parser.required_args.clear()  # for settings one by one
     return parser
 
