@@ -28,7 +28,7 @@ from inheritune_lit.demo.grow_demo import train_tokenizer
 from inheritune_lit.evaluate import ValidationLoss, all_windows
 from inheritune_lit.grow import grow, results, stages
 from inheritune_lit.grow import run as growth_run
-from inheritune_lit.grow.decision import decide, next_blocks
+from inheritune_lit.grow.decision import decide
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.runs.folder import read_run
 
@@ -56,7 +56,15 @@ def test_at_par_is_at_most_the_tolerance_above_the_benchmark() -> None:
 
 
 def test_n_ends_at_max_layers_whatever_the_step() -> None:
-    assert [next_blocks(n, step=2, max_layers=7) for n in (3, 5, 6, 7)] == [5, 7, 7, None]
+    def depths(mode: stages.Mode, start: int, last: int) -> dict[int, str | None]:
+        numbers: dict[str, Any] = {"start_layers": start, "step": 2, "max_layers": last, "tolerance": 0.0}
+        base = {"model_config": {"n_layer": 9}}
+        settings = stages.make_settings(base, Path("out"), reference_dir=None, mode=mode, compare=None, **numbers)
+        return {stage.blocks: stage.grown_from for stage in stages.targets(settings)}
+
+    assert depths("restart", 3, 7) == {3: None, 5: None, 7: None}
+    assert depths("continue", 4, 7) == {4: None, 6: "n4", 7: "n6"}
+    assert depths("continue", 7, 7) == {7: None}
 
 
 def test_ledger_refuses_another_recipe_and_other_parents(tmp_path: Path) -> None:

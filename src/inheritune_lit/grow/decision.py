@@ -54,8 +54,3 @@ def decide(candidate: ValidationLoss, benchmark: ValidationLoss, tolerance: floa
             "diverged. Lower the recipe's learning rate and start over in another out_dir."
         )
     return Decision(candidate.mean, benchmark.mean, difference, stderr, tolerance)
-
-
-def next_blocks(blocks: int, *, step: int, max_layers: int) -> int | None:
-    """The n after `blocks`; the last one is max_layers, whatever the step."""
-    return min(blocks + step, max_layers) if blocks < max_layers else None

@@ -15,7 +15,7 @@ from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.evaluate.held_out import held_out_loss
 from inheritune_lit.grow import stages
-from inheritune_lit.grow.decision import decide, next_blocks
+from inheritune_lit.grow.decision import decide
 from inheritune_lit.grow.ledger import Ledger, State
 from inheritune_lit.grow.plan import CHECKPOINTS
 from inheritune_lit.grow.stages import REFERENCE, Settings, Stage, recipe_of
@@ -50,21 +50,18 @@ class Growth:
     def run(self) -> None:
         """Algorithm 2, then the comparisons at the n where it ended."""
         self._benchmark()
-        target = stages.first_target(self.settings)
-        before: Stage | None = None
-        while True:
+        targets = stages.targets(self.settings)
+        for before, target, following in zip([None, *targets], targets, [*targets[1:], None], strict=False):
             self._stage(target)
             if before:  # not at par, and in mode `continue` the next one started from it
                 self._delete([self.model(before.name), stages.start_folder(self.settings, before.blocks)])
-            following = next_blocks(target.blocks, step=self.settings.step, max_layers=self.settings.max_layers)
             decision = decide(self.ledger.loss(target.name), self.ledger.loss(REFERENCE), self.settings.tolerance)
-            why = decision.why(target.blocks, following)
+            why = decision.why(target.blocks, following.blocks if following else None)
             numbers = {"difference": decision.difference, "tolerance": decision.tolerance}
             self.ledger.decide(target.name, {"at_par": decision.at_par, "why": why, **numbers})
             print(why, flush=True)
-            if decision.at_par or following is None:
+            if decision.at_par:
                 break
-            before, target = target, stages.next_target(self.settings, target, following)
         for kind in self.settings.compare:
             self._stage(stages.comparison(kind, target.blocks))
         self._delete([self.settings.out_dir / "starts"])

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import config_of
-from inheritune_lit.grow.decision import next_blocks
 from inheritune_lit.recipes.recipe import Recipe
 
 Mode = Literal["restart", "continue"]
@@ -112,15 +111,18 @@ def reference(settings: Settings) -> Stage:
     return Stage(REFERENCE, settings.blocks, "random")
 
 
-def first_target(settings: Settings) -> Stage:
-    return Stage(f"n{settings.start_layers}", settings.start_layers, "inherit")
+def targets(settings: Settings) -> list[Stage]:
+    """A target for each n; the last is max_layers, whatever the step.
 
-
-def next_target(settings: Settings, before: Stage, blocks: int) -> Stage:
-    """v1 of the paper inherits anew from the reference; v2 goes on with what is trained already."""
-    if settings.mode == "restart":
-        return Stage(f"n{blocks}", blocks, "inherit")
-    return Stage(f"n{blocks}", blocks, "grow", grown_from=before.name)
+    v1 of the paper inherits each anew from the reference; v2 goes on with what is trained already.
+    """
+    found: list[Stage] = []
+    for blocks in (*range(settings.start_layers, settings.max_layers, settings.step), settings.max_layers):
+        if found and settings.mode == "continue":
+            found.append(Stage(f"n{blocks}", blocks, "grow", grown_from=found[-1].name))
+        else:
+            found.append(Stage(f"n{blocks}", blocks, "inherit"))
+    return found
 
 
 def comparison(kind: Comparison, blocks: int) -> Stage:
@@ -130,13 +132,8 @@ def comparison(kind: Comparison, blocks: int) -> Stage:
 
 def possible(settings: Settings) -> list[Stage]:
     """All stages there are if par is never reached before max_layers."""
-    stages = [reference(settings)] if settings.reference_dir is None else []
-    target = first_target(settings)
-    stages.append(target)
-    while blocks := next_blocks(target.blocks, step=settings.step, max_layers=settings.max_layers):
-        target = next_target(settings, target, blocks)
-        stages.append(target)
-    return stages + [comparison(kind, target.blocks) for kind in settings.compare]
+    trained = [reference(settings)] if settings.reference_dir is None else []
+    return [*trained, *targets(settings), *(comparison(kind, settings.max_layers) for kind in settings.compare)]
 
 
 def folder(settings: Settings, stage: Stage) -> Path:
