@@ -29,7 +29,7 @@ from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.pretrain import resume, train
 from inheritune_lit.pretrain.command import pretrain
-from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -245,7 +245,7 @@ def test_hostile_pickle(
             Weights(folder / WEIGHTS).fingerprint()
         elif command == "resume":
             hostile(tmp_path / "run/step-00000010" / WEIGHTS, sentinel, how)
-            if resume.newest(tmp_path / "run", settings_of(recipe).config, recipe["train"], 20) is None:
+            if resume.newest(tmp_path / "run", Recipe.of(recipe).config, recipe["train"], 20) is None:
                 raise InheritError("set aside")
         elif command == "start":
             train(recipe | {"initial_checkpoint_dir": str(folder)}, tmp_path / "run")

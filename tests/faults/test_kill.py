@@ -24,7 +24,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.pretrain.resume import check
-from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import read_run
 from inheritune_lit.verify import verify
 
@@ -162,7 +162,7 @@ def whole_checkpoints(run: Path, recipe: dict[str, Any]) -> list[Path]:
     def whole() -> Iterator[Path]:
         for folder in sorted(run.glob("step-*"))[-GUARDED:]:
             try:
-                yield check(folder / WEIGHTS, settings_of(recipe).config, recipe["train"]).path
+                yield check(folder / WEIGHTS, Recipe.of(recipe).config, recipe["train"]).path
             except InheritError:
                 continue
 

@@ -33,9 +33,11 @@ from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.pretrain import Options, Progress, finish, launch, patched_litgpt, record, resume, train
 from inheritune_lit.pretrain.command import summary
+from inheritune_lit.pretrain.devices import plan_here
 from inheritune_lit.pretrain.finish import speed
+from inheritune_lit.pretrain.launch import windows_of
 from inheritune_lit.pretrain.retention import stays, tidy
-from inheritune_lit.pretrain.settings import settings_of
+from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import read_run
 
 STEPS, BATCH, LENGTH = 24, 4, 16
@@ -244,7 +246,7 @@ def test_saves_at_the_end_of_the_step_when_asked_to_stop(recipe: dict[str, Any],
     (saved,) = (tmp_path / "run").glob("step-*")
     step = int(saved.name[5:])
     assert 1 <= step < 1000
-    checkpoint = resume.check(saved / WEIGHTS, settings_of(recipe).config, recipe["train"])
+    checkpoint = resume.check(saved / WEIGHTS, Recipe.of(recipe).config, recipe["train"])
     assert (checkpoint.step, checkpoint.iteration, checkpoint.accumulation) == (step, 2 * step, 2)
 
 
@@ -261,7 +263,7 @@ def test_gradients_that_are_not_finite_are_named(recipe: dict[str, Any], tmp_pat
     weight.grad = torch.tensor([torch.nan])
     with pytest.raises(RuntimeError) as info:
         torch.nn.utils.clip_grad_norm_([weight], 1.0, error_if_nonfinite=True)
-    windows = ", ".join(map(str, settings_of(recipe).windows(3, 3)))
+    windows = ", ".join(map(str, windows_of(plan_here(recipe), 3, 3)))
     message = rf"The gradients are not finite at step 3\. The run was stopped\. Step 3 used the windows {windows} of"
     with pytest.raises(InheritError, match=message):
         train(recipe, tmp_path / "run", options=stand_in(line(1, 5.0), line(2, 5.0), str(info.value)))
@@ -422,7 +424,7 @@ def test_a_signal_before_the_first_step_saves_nothing(
 
 
 def test_what_makes_a_checkpoint_unusable(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
-    config, path = settings_of(recipe).config, tmp_path / "step-00000016/lit_model.pth"
+    config, path = Recipe.of(recipe).config, tmp_path / "step-00000016/lit_model.pth"
     path.parent.mkdir()
     good = torch.load(whole / "step-00000016/lit_model.pth", weights_only=True)
 
@@ -454,7 +456,7 @@ def test_what_makes_a_checkpoint_unusable(recipe: dict[str, Any], whole: Path, t
 def test_the_newest_that_verifies(
     recipe: dict[str, Any], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, run = settings_of(recipe).config, interrupted(whole, tmp_path / "run", 16)
+    config, run = Recipe.of(recipe).config, interrupted(whole, tmp_path / "run", 16)
 
     def newest() -> int | None:
         found = resume.newest(run, config, recipe["train"], STEPS)
@@ -489,7 +491,7 @@ def test_a_disk_that_fails_is_no_torn_checkpoint(
     run = interrupted(whole, tmp_path / "run", 16)
     monkeypatch.setattr(zipfile if call == "_EndRecData" else zipfile.ZipFile, call, stale)
     with pytest.raises(Unreadable, match=r"Can't read .*step-00000016/lit_model.pth: Stale file handle"):
-        resume.newest(run, settings_of(recipe).config, recipe["train"], STEPS)
+        resume.newest(run, Recipe.of(recipe).config, recipe["train"], STEPS)
     assert not list(run.glob(".torn-*"))
 
 
@@ -524,7 +526,7 @@ def test_the_model_of_a_final_checkpoint_that_a_kill_left_half(
     (run / "final/tokenizer.json").unlink()
     gone = recipe | {"tokenizer_dir": str(tmp_path / "gone")}
     with pytest.raises(InheritError, match=r"No tokenizer for the model of .*final: expected tokenizer.json .*/gone"):
-        finish.bare_model(run / "final", tmp_path / "model", settings_of(recipe).config, gone, {})
+        finish.bare_model(run / "final", tmp_path / "model", Recipe.of(recipe).config, gone, {})
     assert not (tmp_path / "model").exists()
 
 
@@ -538,7 +540,7 @@ def test_which_checkpoints_stay(
     assert stays([100, 200, 300, 400, 500], 2, 300) == {300, 400, 500}
     assert stays([100, 200], 1, None) == {200}
     run = interrupted(whole, tmp_path / "run", 24)
-    config = settings_of(recipe).config
+    config = Recipe.of(recipe).config
 
     def copy(saved: Path, out_dir: Path) -> None:
         finish.bare_model(saved, out_dir, config, recipe, {})
@@ -585,9 +587,9 @@ def test_which_checkpoints_stay(
 def test_windows_of_a_step_are_those_that_the_loader_reads(recipe: dict[str, Any]) -> None:
     windows = Windows(Manifest(Path(recipe["data"]["init_args"]["data_path"])), "train", LENGTH)
     order = list(GlobalOrder(windows, seed=42, epochs=8, batch_size=1))
-    settings = settings_of(recipe)
-    assert settings.windows(3, 4) == order[2 * BATCH : 4 * BATCH]
-    assert settings.windows(1, STEPS) == order
+    plan = plan_here(recipe)
+    assert windows_of(plan, 3, 4) == order[2 * BATCH : 4 * BATCH]
+    assert windows_of(plan, 1, STEPS) == order
 
 
 def test_a_resumed_loader_is_as_long_as_ever(recipe: dict[str, Any]) -> None:
@@ -603,15 +605,11 @@ def test_a_resumed_loader_is_as_long_as_ever(recipe: dict[str, Any]) -> None:
 
 
 def test_speed(recipe: dict[str, Any]) -> None:
-    settings = settings_of(recipe)
-    assert speed(settings, 10, 2.0, []) == {"tokens_per_second": 10 * BATCH * LENGTH / 2, "mfu": None}
-    fast = speed(settings, 10, 1e-6, ["NVIDIA H100 80GB HBM3"])
+    plan = plan_here(recipe)
+    assert speed(plan, 10, 2.0, []) == {"tokens_per_second": 10 * BATCH * LENGTH / 2, "mfu": None}
+    fast = speed(plan, 10, 1e-6, ["NVIDIA H100 80GB HBM3"])
     parameters = 2 * (4 * 32 * 32 + 3 * 32 * 48) + 32 * 64  # of the matrices, without the embedding
     attention = 2 * 2 * LENGTH * 32 * LENGTH  # 2 blocks, 2 products, over all pairs of positions
     flops = 3 * 2 * (parameters * LENGTH + attention) * 10 * BATCH / 1e-6  # three passes, two FLOPs a product
     assert fast["mfu"] == pytest.approx(flops / 989.4e12, rel=1e-3)
-    taught = speed(
-        settings, 10, 1e-6, ["NVIDIA H100 80GB HBM3"], teacher_flops=flops / (fast["tokens_per_second"] or 1)
-    )
-    assert taught == {**fast, "mfu": pytest.approx(2 * flops / 989.4e12, rel=1e-3)}
-    assert speed(settings, 0, 0.0, []) == {"tokens_per_second": None, "mfu": None}
+    assert speed(plan, 0, 0.0, []) == {"tokens_per_second": None, "mfu": None}

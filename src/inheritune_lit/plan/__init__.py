@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.plan.machines import gpu_named
+from inheritune_lit.plan.machines import Gpu, gpu_named
 from inheritune_lit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def plan_recipe(path: Path, *, gpu: str = "a6000", devices: int | None = None, n
         InheritError: litGPT refuses the recipe, its batch does not divide by the GPUs, or the GPU is not known here.
     """
     machine, recipe = gpu_named(gpu), Recipe.read(path)
-    from inheritune_lit.plan.figures import Plan
     from inheritune_lit.recipes.check.findings import report
     from inheritune_lit.recipes.check.keys import check_keys
     from inheritune_lit.recipes.check.model import check_model
@@ -51,8 +50,19 @@ def plan_recipe(path: Path, *, gpu: str = "a6000", devices: int | None = None, n
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise InheritError(f"litGPT does not accept the recipe.\n{report(path, errors, recipe.document)}")
     known, nodes = recipe.machines(devices, nodes)
-    accumulation = recipe.accumulation((known or 1) * nodes)
+    return plan_on(recipe, machine, known or 1, nodes, gpu=gpu.lower())
+
+
+def plan_on(recipe: Recipe, machine: Gpu, devices: int, nodes: int, *, gpu: str = "") -> "Plan":
+    """What a recipe takes on so many devices of each node.
+
+    Raises:
+        InheritError: its batch does not divide by them, or it does not say how long it trains on what.
+    """
+    from inheritune_lit.plan.figures import Plan
+
+    accumulation = recipe.accumulation(devices * nodes)
     sequence, tokens, micro_batch = recipe.sequence, recipe.tokens, recipe.micro_batch
     if not sequence or not tokens or not micro_batch:
-        raise InheritError(f"{path} does not say how many tokens to train on, or in which windows and batches.")
-    return Plan(recipe, sequence, tokens, micro_batch, accumulation, gpu.lower(), machine, known or 1, nodes)
+        raise InheritError("The recipe does not say how many tokens to train on, or in which windows and batches.")
+    return Plan(recipe, sequence, tokens, micro_batch, accumulation, gpu, machine, devices, nodes)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from inheritune_lit.base.units import gib
 from inheritune_lit.base.yaml_document import Document
+from inheritune_lit.pretrain.devices import gpu_names
 from inheritune_lit.pretrain.options import Request
-from inheritune_lit.pretrain.record import BEFORE, gpu_names
+from inheritune_lit.pretrain.record import BEFORE
 from inheritune_lit.recipes.check.findings import Finding
 
 if TYPE_CHECKING:

@@ -14,11 +14,9 @@ from inheritune_lit.checkpoint.copy import TensorCopy, copy_tensors, distinct
 from inheritune_lit.checkpoint.folder import HF_CONFIG, TOKENIZER_FILES, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import write_receipt
 from inheritune_lit.checkpoint.weights import Weights
-from inheritune_lit.plan.figures import teacher_of
+from inheritune_lit.plan.figures import Plan
 from inheritune_lit.plan.machines import peak_flops
 from inheritune_lit.pretrain.resume import FINAL, check
-from inheritune_lit.pretrain.settings import Settings
-from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import FORMAT, MODEL, RUN_RECEIPT, read_run
 
 if TYPE_CHECKING:
@@ -73,41 +71,32 @@ def _beside(saved: Path, recipe: Mapping[str, Any]) -> list[Path]:
     return list(files.values())
 
 
-def speed(
-    settings: Settings, steps: int, seconds: float, gpus: list[str], teacher_flops: float = 0
-) -> dict[str, float | None]:
+def speed(plan: Plan, steps: int, seconds: float, gpus: list[str]) -> dict[str, float | None]:
     """Tokens per second of all devices together, and the share of their peak FLOP/s that the model's took.
 
     Args:
-        settings: The run's arithmetic.
+        plan: The run's figures.
         steps: Optimizer steps done in `seconds`.
         seconds: From the end of a launch's first step to that of its last; validation and saving are in it.
         gpus: Their names; none on a machine without.
-        teacher_flops: Of a token that a teacher reads as well.
 
     Returns:
         tokens_per_second and mfu, each None where it can't be known: too few steps, or a device with no known peak.
     """
-    from inheritune_lit.plan.model import measured_flops
-
     if seconds <= 0 or steps <= 0:
         return {"tokens_per_second": None, "mfu": None}
-    windows = steps * settings.global_batch / seconds
-    peak = peak_flops(gpus[0]) if gpus else None
-    flops = windows * (measured_flops(settings.config, settings.sequence) + teacher_flops * settings.sequence)
-    return {
-        "tokens_per_second": round(windows * settings.sequence, 1),
-        "mfu": round(flops / (peak * settings.world_size), 4) if peak else None,
-    }
+    rate, peak = steps * plan.step_tokens / seconds, peak_flops(gpus[0]) if gpus else None
+    mfu = round(rate * plan.flops_per_token / (peak * plan.gpus), 4) if peak else None
+    return {"tokens_per_second": round(rate, 1), "mfu": mfu}
 
 
-def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Mapping[str, Any]) -> dict[str, Any]:
+def finish(run: Path, recipe: Mapping[str, Any], plan: Plan, record: Mapping[str, Any]) -> dict[str, Any]:
     """Verifies a run's last checkpoint, writes `model/`, and the receipt last.
 
     Args:
         run: The run's folder.
         recipe: As it ran.
-        settings: Its arithmetic.
+        plan: Its figures.
         record: launch.json.
 
     Returns:
@@ -119,13 +108,13 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
     final = run / FINAL
     if not (final / WEIGHTS).is_file():
         raise InheritError(f"litgpt pretrain ended well, and left no {final / WEIGHTS}. Is its disk full?")
-    check(final / WEIGHTS, settings.config, recipe["train"], final_step=settings.steps)
+    check(final / WEIGHTS, plan.recipe.config, recipe["train"], final_step=plan.steps)
     trained = {name: record[name] for name in ("start", "data", "teacher") if name in record}
-    trained |= {"tokens": recipe["train"]["max_tokens"], "steps": settings.steps}
-    parameters = bare_model(final, run / MODEL, settings.config, recipe, trained)
+    trained |= {"tokens": recipe["train"]["max_tokens"], "steps": plan.steps}
+    parameters = bare_model(final, run / MODEL, plan.recipe.config, recipe, trained)
     launches = record["launches"]
     timed = {name: sum(launch.get(f"timed_{name}", 0) for launch in launches) for name in ("steps", "seconds")}
-    curves, teacher = read_run(run).curves, teacher_of(Recipe.of(recipe))
+    curves = read_run(run).curves
     receipt = {
         "format": FORMAT,
         "kind": "run",
@@ -133,9 +122,9 @@ def finish(run: Path, recipe: Mapping[str, Any], settings: Settings, record: Map
         **trained,
         "parameters": parameters,
         "seconds": round(sum(launch.get("seconds", 0) for launch in launches), 1),
-        **speed(settings, timed["steps"], timed["seconds"], record["gpus"], teacher.flops_per_token),
+        **speed(plan, timed["steps"], timed["seconds"], record["gpus"]),
         **{name: record[name] for name in ("versions", "git", "launches")},
-        "hardware": {"gpus": record["gpus"], "world_size": settings.world_size}
+        "hardware": {"gpus": record["gpus"], "world_size": plan.gpus}
         | {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "validation_loss_untrained": record.get("validation_loss_untrained"),
         "losses": {name: curve[-1][2] if curve else None for name, curve in curves.items()},

@@ -15,13 +15,14 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.data import TELL
+from inheritune_lit.plan.figures import Plan
 from inheritune_lit.pretrain import patched_litgpt, resume, retention
 from inheritune_lit.pretrain.cluster import taken_away
+from inheritune_lit.pretrain.devices import plan_here
 from inheritune_lit.pretrain.finish import bare_model, finish
 from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.process import Terminated, listen
 from inheritune_lit.pretrain.record import begin, check_same, environment_of, parents, read_record, run_lock, set_aside
-from inheritune_lit.pretrain.settings import Settings, settings_of
 from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
 from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECEIPT, RUN_RECIPE
 
@@ -72,15 +73,15 @@ def train(
             check_same(run, before, recipe, now)
             if (run / RUN_RECEIPT).is_file():
                 return before
-        settings, here = settings_of(recipe), environment_of(recipe_file)
-        record = begin(run, recipe, before, now | here, settings.world_size)
-        launch = Launch(recipe, run, settings, options, record, on_progress)
+        plan, here = plan_here(recipe), environment_of(recipe_file)
+        record = begin(run, recipe, before, now | here, plan.gpus)
+        launch = Launch(recipe, run, plan, options, record, on_progress)
         shutil.rmtree(run / resume.CONVERTED, ignore_errors=True)
-        checkpoint = resume.newest(run, settings.config, recipe["train"], settings.steps)
-        if checkpoint is None or checkpoint.step < settings.steps or checkpoint.accumulation is not None:
+        checkpoint = resume.newest(run, plan.recipe.config, recipe["train"], plan.steps)
+        if checkpoint is None or checkpoint.step < plan.steps or checkpoint.accumulation is not None:
             launch.run_litgpt(checkpoint, lock, here, environment)
         launch.tidy()
-        return finish(run, recipe, settings, record)
+        return finish(run, recipe, plan, record)
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Launch:
 
     recipe: Mapping[str, Any]
     run: Path
-    settings: Settings
+    plan: Plan
     options: Options
     record: dict[str, Any]
     """launch.json"""
@@ -97,8 +98,7 @@ class Launch:
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        steps, accumulation = self.settings.steps, self.settings.accumulation
-        self.watch = Watch(steps, self.options.max_spike, accumulation=accumulation)
+        self.watch = Watch(self.plan.steps, self.options.max_spike, accumulation=self.plan.accumulation)
 
     def run_litgpt(
         self, checkpoint: resume.Checkpoint | None, lock: int, here: dict[str, Any], environment: Mapping[str, str]
@@ -109,7 +109,7 @@ class Launch:
         command += ["--config", str(self.run / RUN_RECIPE), *self._resumed(checkpoint)]
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.settings.world_size}
+            | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.plan.gpus}
             | here
         )
         alone = taken_away(self.options.before_python, self.recipe.get("num_nodes") or 1)
@@ -139,14 +139,14 @@ class Launch:
         if checkpoint is None:
             return []
         self.watch.step = checkpoint.step
-        path, now = checkpoint.path, self.settings.accumulation
+        path, now = checkpoint.path, self.plan.accumulation
         if checkpoint.accumulation != now:
             print(
                 f"Resuming with {now} micro-batches a step instead of {checkpoint.accumulation}: the counters of a "
                 f"copy of {path.parent.name} are converted; batches stay what they would have been."
             )
             path = resume.convert(checkpoint, now, self.run)
-        print(f"Resuming after step {checkpoint.step} of {self.settings.steps}, {checkpoint.path.parent}", flush=True)
+        print(f"Resuming after step {checkpoint.step} of {self.plan.steps}, {checkpoint.path.parent}", flush=True)
         return ["--resume", str(path), "--initial_checkpoint_dir", "null"]
 
     def _hear(self, progress: Progress) -> None:
@@ -160,7 +160,7 @@ class Launch:
 
     def tidy(self) -> None:
         """Removes the checkpoints that need not stay, if asked to."""
-        config, last = self.settings.config, self.options.keep_last
+        config, last = self.plan.recipe.config, self.options.keep_last
 
         def check(folder: Path) -> object:
             return resume.check(folder / WEIGHTS, config, self.recipe["train"])
@@ -203,13 +203,13 @@ class Launch:
         """One sentence that names the windows of some steps, and how to find them."""
         steps = f"Step {last}" if first == last else f"The steps {first} to {last}"
         try:
-            taken = self.settings.windows(first, last)
+            taken = windows_of(self.plan, first, last)
         except InheritError as error:
             return f"{steps}: {error}"
         named = ", ".join(map(str, taken[:SHOWN])) + (f" and {len(taken) - SHOWN} more" if len(taken) > SHOWN else "")
-        length = self.settings.sequence
+        length = self.plan.sequence
         return (
-            f"{steps} used the windows {named} of {self.settings.data['data_path']}: window w holds the tokens "
+            f"{steps} used the windows {named} of {self.plan.recipe.data['data_path']}: window w holds the tokens "
             f"w × {length} to (w + 1) × {length} of the train split's stream."
         )
 
@@ -229,3 +229,20 @@ class Launch:
         return InheritError(
             f"litgpt pretrain failed with exit code {code}. {log} ends with:\n{tail}\n{self._goes_on()}"
         )
+
+
+def windows_of(plan: Plan, first: int, last: int) -> list[int]:
+    """The windows that the optimizer steps `first` to `last`, from 1, were trained on, in order.
+
+    Raises:
+        InheritError: the recipe's data are not PackedTokens, or are not at hand.
+    """
+    from inheritune_lit.data.order import epoch_order
+
+    if plan.manifest is None:
+        raise InheritError("which windows they used is known for PackedTokens only, while they are at hand.")
+    windows, batch = plan.manifest.splits["train"].windows(plan.sequence), plan.step_tokens // plan.sequence
+    places = [divmod(position, windows) for position in range((first - 1) * batch, last * batch)]
+    seed = int(plan.recipe.data.get("seed", 42))
+    orders = {epoch: epoch_order(windows, seed, epoch) for epoch in {epoch for epoch, _ in places}}
+    return [int(orders[epoch][position]) for epoch, position in places]

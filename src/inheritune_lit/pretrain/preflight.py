@@ -18,10 +18,10 @@ from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.pretrain.cluster import check_cluster
+from inheritune_lit.pretrain.devices import gpu_names, visible_gpus
 from inheritune_lit.pretrain.disk_and_memory import check_disk_and_memory
 from inheritune_lit.pretrain.options import Request
-from inheritune_lit.pretrain.record import ORPHAN, check_same, gpu_names, read_record, run_lock
-from inheritune_lit.pretrain.settings import visible_gpus
+from inheritune_lit.pretrain.record import ORPHAN, check_same, read_record, run_lock
 from inheritune_lit.recipes.check.findings import Finding
 from inheritune_lit.recipes.check.validate import check_document, check_machine
 from inheritune_lit.recipes.litgpt_settings import PACKED

@@ -1,7 +1,6 @@
 """What a run folder says about itself: the frozen recipe, what the run started from, and where it was launched."""
 
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
+from inheritune_lit.pretrain.devices import gpu_names
 from inheritune_lit.recipes.recipe import TEACHER, Recipe
 from inheritune_lit.runs.folder import FORMAT, LAUNCH, RUN_RECEIPT, RUN_RECIPE, ranks_of
 
@@ -167,15 +167,6 @@ def _commit(folder: Path) -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def gpu_names() -> list[str]:
-    """As the driver names them; asking torch would take up memory on one of them for as long as we live."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 
 def read_record(run: Path) -> dict[str, Any] | None:
