@@ -1,6 +1,7 @@
 """Export: the Hugging Face folder is litGPT's model, and what would make it another is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,12 @@ def test_a_new_process_says_the_same(cut: Path, tmp_path: Path, capsys: pytest.C
     edit(tmp_path / "out/config.json", num_hidden_layers=6)
     with pytest.raises(InheritError, match="model.layers.3.input_layernorm.weight is missing"):
         reload.reload_in_new_process(tmp_path / "out")
+
+
+def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "_offline", os.abort)
+    with pytest.raises(InheritError, match="The process in which transformers opened .* died"):
+        reload.reload_in_new_process(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), TYPES)

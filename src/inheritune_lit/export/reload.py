@@ -1,16 +1,14 @@
 """What transformers makes of a Hugging Face folder, found out in a process of its own.
 
-`python -m inheritune_lit.export.reload FOLDER OUT` opens the folder as any user would, refuses what transformers only
-warns of, and writes the token ids of SAMPLES and the logits of TEXT to OUT (torch.save). A process that has just
+`reload` opens the folder as any user would, and refuses what transformers only warns of. A process that has just
 written the model could answer from its memory; a new one can't.
 """
 
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,25 +60,17 @@ def reload_in_new_process(folder: Path, *, use_fast: bool = True) -> Reloaded:
     Raises:
         InheritError: what `reload` raised there, or that the process died.
     """
-    import torch
-
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "reloaded.pth"
-        command = [sys.executable, "-m", "inheritune_lit.export.reload", str(Path(folder).resolve()), str(out)]
-        done = subprocess.run(
-            command if use_fast else [*command, "--slow_tokenizer"],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if not out.is_file():
-            message = done.stderr.strip().rpartition(_MARK)[2] if _MARK in done.stderr else done.stderr[-2000:]
-            raise InheritError(message.strip() or f"transformers could not open {folder}: exit code {done.returncode}")
-        return Reloaded(**torch.load(out, weights_only=True))
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_offline) as pool:
+        try:
+            return pool.submit(reload, Path(folder).resolve(), use_fast=use_fast).result()
+        except BrokenProcessPool as error:
+            raise InheritError(
+                f"The process in which transformers opened {folder} died. Was the memory full?"
+            ) from error
 
 
-_MARK = "reload: error: "
+def _offline() -> None:
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 def reload(folder: Path, *, use_fast: bool = True) -> Reloaded:
@@ -184,19 +174,3 @@ def _token_ids(folder: Path, use_fast: bool) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in SAMPLES)
     except Exception as error:
         raise InheritError(f"transformers can't open the tokenizer in {folder}: {error}") from error
-
-
-def main(argv: Sequence[str]) -> None:
-    import torch
-
-    folder, out, *rest = argv
-    try:
-        found = vars(reload(Path(folder), use_fast="--slow_tokenizer" not in rest))
-    except InheritError as error:
-        sys.exit(f"{_MARK}{error}")
-    torch.save(found, f"{out}.part")
-    Path(f"{out}.part").rename(out)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
