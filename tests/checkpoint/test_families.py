@@ -164,7 +164,7 @@ def whole_way(name: str, tied: bool) -> str:
             export_checkpoint(Path(scratch) / "cut", Path(scratch) / "exported")
         except InheritError as error:
             return str(error)
-        return reload.attention_of(reload._open_model(Path(scratch) / "exported").config) or "yes"
+        return reload.attention_of(reload.open_model(Path(scratch) / "exported", None).config) or "yes"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -18,7 +18,7 @@ from litgpt.config import Config
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
-from inheritune_lit.checkpoint.finite import check_finite
+from inheritune_lit.checkpoint.copy import check_finite
 from inheritune_lit.checkpoint.read_ahead import read_ahead
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.command import surgery
@@ -274,7 +274,7 @@ def test_corrupt_tensor_is_called_corrupt_whatever_is_in_it(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
 @pytest.mark.parametrize("shape", [(), (3, 5)])
-def test_finite_by_its_bits(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_finite(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     limits = torch.finfo(dtype)
     for value in torch.tensor([limits.max, limits.min, -0.0, limits.tiny], dtype=torch.float64).to(dtype):
         check_finite(value.expand(shape), "w", Path("file"))

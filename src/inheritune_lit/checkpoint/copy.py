@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.file_system import sync
-from inheritune_lit.checkpoint.finite import check_finite as refuse_not_finite
 from inheritune_lit.checkpoint.read_ahead import read_ahead
 from inheritune_lit.checkpoint.weights import Weights, zip_records
 
@@ -36,20 +35,11 @@ class InMemory(dict[str, "torch.Tensor"]):
         self.path = Path(origin)
         """What they are, for messages"""
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self[name].shape)
-
-    def dtype(self, name: str) -> "torch.dtype":
-        return self[name].dtype
+    def layout(self, name: str) -> "torch.Tensor":
+        return self[name]
 
     def read(self, name: str, buffer: memoryview, *, compare: bool = True) -> "torch.Tensor":
         return self[name]
-
-    def is_plain(self, name: str) -> bool:
-        return False
-
-    def identity(self, name: str) -> tuple[object, ...]:
-        return (name,)
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class TensorCopy:
     @property
     def shape(self) -> tuple[int, ...]:
         if not self.cut:
-            return self.weights.shape(self.name)
+            return tuple(self.weights.layout(self.name).shape)
         return tuple(sum(stop - start for start, stop in ranges) for ranges in self.cut)
 
     @property
@@ -78,9 +68,10 @@ class TensorCopy:
         return self.weights.record(self.name).size if isinstance(self.weights, Weights) else 0
 
     @property
-    def is_verbatim(self) -> bool:
-        """The source's storage is written as it is, so that the CRC-32 of what was written tells if it was whole."""
-        return not self.cut and self.dtype == self.weights.dtype(self.name) and self.weights.is_plain(self.name)
+    def saved(self) -> Weights | None:
+        """The source, if its storage is written as it is: the CRC-32 of what was written tells if it was whole."""
+        weights, whole = self.weights, not self.cut and self.dtype == self.weights.layout(self.name).dtype
+        return weights if whole and isinstance(weights, Weights) and weights.is_plain(self.name) else None
 
     def of(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """What becomes of the tensor that was read: cut, in its dtype, contiguous."""
@@ -100,8 +91,9 @@ def identities(copies: Mapping[str, TensorCopy]) -> dict[str, tuple[Any, ...]]:
     used: Counter[tuple[int, str]] = Counter()
     keys = {}
     for target, copy in copies.items():
-        use = (id(copy.weights), copy.name)
-        keys[target] = (id(copy.weights), copy.weights.identity(copy.name), copy.cut, used[use])
+        weights, use = copy.weights, (id(copy.weights), copy.name)
+        tensor = weights.identity(copy.name) if isinstance(weights, Weights) else copy.name
+        keys[target] = (id(weights), tensor, copy.cut, used[use])
         used[use] += 1
     return keys
 
@@ -152,16 +144,28 @@ def copy_tensors(copies: Mapping[str, TensorCopy], path: Path, *, check_finite: 
         raise
     # raises if the writer was cut short without saying so; it has written the tensors first, in this order
     for copy, record in zip(map(copies.__getitem__, targets), zip_records(path), strict=False):
-        if isinstance(copy.weights, Weights) and copy.is_verbatim:
-            copy.weights.compare(copy.name, record.crc32)
+        if copy.saved:
+            copy.saved.compare(copy.name, record.crc32)
     return digest
 
 
-def _read(copy: TensorCopy, check_finite: bool, buffer: memoryview) -> "torch.Tensor":
-    tensor = copy.weights.read(copy.name, buffer, compare=not copy.is_verbatim)
-    if check_finite:
+def check_finite(tensor: "torch.Tensor", name: str, path: Path) -> None:
+    """Raises InheritError if there is a NaN or an infinity in a tensor of the file `path`."""
+    import torch
+
+    values = tensor.float() if tensor.itemsize == 1 else tensor  # float8 has no sum
+    # what is not finite makes the sum so; a sum that only overflows is looked into, in some twenty times as long
+    if not torch.isfinite(values.sum()) and (bad := int((~torch.isfinite(values)).sum())):
+        raise InheritError(
+            f"Tensor {name!r} of {path} holds {bad} NaN or infinite values of {tensor.numel()}. Use another checkpoint."
+        )
+
+
+def _read(copy: TensorCopy, check: bool, buffer: memoryview) -> "torch.Tensor":
+    tensor = copy.weights.read(copy.name, buffer, compare=not copy.saved)
+    if check:
         try:
-            refuse_not_finite(tensor, copy.name, copy.weights.path)
+            check_finite(tensor, copy.name, copy.weights.path)
         except InheritError as error:
             copy.weights.read(copy.name, buffer)  # a corrupt tensor may hold anything: then that is what is said
             raise InheritError(f"{error} Or pass --no-check_finite to keep them.") from None

@@ -172,7 +172,7 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
     Raises:
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
-    if problems := mismatches(expected_shapes(config), {name: weights.shape(name) for name in weights}):
+    if problems := mismatches(expected_shapes(config), {name: tuple(weights.layout(name).shape) for name in weights}):
         raise InheritError(
             f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
             f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(first_few(problems))}."

@@ -116,18 +116,10 @@ def convert(
     if gpt2.is_gpt2(config):
         return gpt2.to_hugging_face(weights, config)[0]
     family = hf_config.model_type
-    copy, options = {
-        "falcon": (litgpt.copy_weights_falcon, {}),
-        "gemma2": (litgpt.copy_weights_gemma_2, {"untie_weights": False}),
-        "gemma3_text": (litgpt.copy_weights_gemma_3, {"untie_weights": False}),
-        "gpt_neox": (litgpt.copy_weights_gpt_neox, {}),
-        "olmo2": (litgpt.copy_weights_olmo2, {}),
-        "phi": (litgpt.copy_weights_phi, {}),
-        "phi3": (litgpt.copy_weights_phi, {}),
-        "qwen2": (litgpt.copy_weights_qwen_2_5, {}),
-        "qwen3": (litgpt.copy_weights_qwen_3, {}),
-        "qwen3_moe": (litgpt.copy_weights_qwen_3, {}),
-    }.get(family, (litgpt.copy_weights_llama, {}))
+    kinds = {"gemma2": "gemma_2", "gemma3_text": "gemma_3", "phi3": "phi"}
+    kinds |= {"qwen2": "qwen_2_5", "qwen3": "qwen_3", "qwen3_moe": "qwen_3"}
+    copy = getattr(litgpt, f"copy_weights_{kinds.get(family, family)}", litgpt.copy_weights_llama)
+    options = {"untie_weights": False} if family in ("gemma2", "gemma3_text") else {}
     # within these two the name still decides; "Phi-4", in capitals, would lose its head
     names = {"phi": "phi-2", "phi3": "phi-4", "falcon": "falcon-7b" if config.shared_attention_norm else "falcon-40b"}
     if family == "olmo2":  # its map calls this norm norm_2, which no OLMo 2 has

@@ -6,6 +6,7 @@ Pure functions. Importing this module imports neither torch nor litGPT.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +36,8 @@ def parse_layers(layers: str, n_layer: int) -> list[int]:
         if not 1 <= count <= n_layer:
             raise _error(layers, n_layer, f"it asks for the first {count}")
         return list(range(count))
-    blocks: list[int] = []
-    for part in layers.split(","):
-        blocks += _parse_part(part.strip(), layers, n_layer)
-    repeated = sorted({block for block in blocks if blocks.count(block) > 1})
-    if repeated:
+    blocks = [block for part in layers.split(",") for block in _parse_part(part.strip(), layers, n_layer)]
+    if repeated := sorted({block for block in blocks if blocks.count(block) > 1}):
         raise _error(layers, n_layer, f"it names block {', '.join(map(str, repeated))} more than once")
     if not blocks:
         raise _error(layers, n_layer, "it names no block")
@@ -71,12 +69,8 @@ def _error(layers: str, n_layer: int, problem: str) -> InheritError:
 
 def ranges(blocks: Sequence[int]) -> str:
     """[0, 1, 2, 5] → 0-2,5"""
-    parts: list[list[int]] = []
-    for block in blocks:
-        if parts and block == parts[-1][-1] + 1:
-            parts[-1].append(block)
-        else:
-            parts.append([block])
+    runs = groupby(enumerate(blocks), lambda numbered: numbered[1] - numbered[0])
+    parts = [[block for _, block in run] for _, run in runs]
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
@@ -184,13 +178,10 @@ def with_old_rope(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {kind: value for kind, value in rope.items() if isinstance(value, dict)}  # Gemma 3: for each kind of block
     local, rope = kinds.get("sliding_attention"), kinds.get("full_attention", next(iter(kinds.values()), rope))
     scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
-    neox = old.get("model_type") == "gpt_neox"
-    for key, name in {
-        "rope_theta": "rotary_emb_base" if neox else "rope_theta",
-        "partial_rotary_factor": "rotary_pct" if neox else "partial_rotary_factor",
-    }.items():
-        if key in rope:
-            old[name] = rope[key]
+    names = {"rope_theta": "rope_theta", "partial_rotary_factor": "partial_rotary_factor"}
+    if old.get("model_type") == "gpt_neox":
+        names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+    old |= {name: rope[key] for key, name in names.items() if key in rope}
     if local and len(kinds) > 1:
         old["rope_local_base_freq"] = local.get("rope_theta")
     kind = scaling.get("rope_type", "default")

@@ -131,14 +131,9 @@ class Weights(Mapping[str, "torch.Tensor"]):
         values = torch.frombuffer(buffer, dtype=torch.uint8, offset=offset, count=size).view(layout.dtype)
         return values.as_strided(layout.shape, layout.stride(), layout.storage_offset())
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
-
-    def dtype(self, name: str) -> "torch.dtype":
-        return self._tensors[name].dtype
-
-    def numel(self, name: str) -> int:
-        return self._tensors[name].numel()
+    def layout(self, name: str) -> "torch.Tensor":
+        """The tensor without its data, on the meta device: shape, strides and type, whatever the file holds for it."""
+        return self._tensors[name]
 
     def record(self, name: str) -> Record:
         """The storage behind a tensor; tied tensors share one."""
@@ -166,7 +161,8 @@ class Weights(Mapping[str, "torch.Tensor"]):
         digest = hashlib.sha256()
         for name in sorted(self):
             record = self.record(name)
-            digest.update(f"{name} {self.dtype(name)} {self.shape(name)} {record.size} {record.crc32:08x}\n".encode())
+            kind, shape = self._tensors[name].dtype, tuple(self._tensors[name].shape)
+            digest.update(f"{name} {kind} {shape} {record.size} {record.crc32:08x}\n".encode())
         return digest.hexdigest()
 
 

@@ -194,7 +194,7 @@ def common_dtype(weights: Weights) -> str:
     Raises:
         InheritError: there are several.
     """
-    names = sorted({str(weights.dtype(name)).removeprefix("torch.") for name in weights})
+    names = sorted({str(weights.layout(name).dtype).removeprefix("torch.") for name in weights})
     if len(names) > 1 or names[0] not in DTYPES:
         raise InheritError(f"{weights.path} holds {', '.join(names)}: pass --dtype, one of {', '.join(DTYPES)}.")
     return names[0]
@@ -206,14 +206,14 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
     Raises:
         InheritError: it is another, or can't be opened.
     """
-    from inheritune_lit.data.encoding import check_rows, is_tokenizer_of, open_tokenizer
+    from inheritune_lit.data.encoding import check_rows, identity, open_tokenizer
     from inheritune_lit.data.tokenizer import Tokenizer
 
     entry = open_tokenizer(checkpoint, bos=False)[1]
     file = checkpoint / entry["file"]
     tokenizer = Tokenizer(checkpoint)
     check_rows(tokenizer, config.padded_vocab_size, file)
-    if (data := lineage.manifest) is not None and not is_tokenizer_of(tokenizer, data.tokenizer):
+    if (data := lineage.manifest) is not None and identity(tokenizer) != data.tokenizer["identity"]:
         raise InheritError(f"{file} is not the tokenizer of the training data in {data.folder}. Copy that one there.")
     known = ((lineage.start or {}).get("files") or {}).get(entry["file"])
     if known is not None and entry["sha256"] != known["sha256"]:
@@ -231,7 +231,7 @@ def _copy_chat_template(lineage: Lineage, checkpoint: Path, folder: Path) -> Non
 
 
 def _check_room(folder: Path, weights: Weights) -> None:
-    needed = sum(weights.numel(name) * weights.dtype(name).itemsize for name in weights)
+    needed = sum(weights.layout(name).nbytes for name in weights)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InheritError(f"The export needs {needed:,} bytes, the disk has {free:,} free. Free some space.")

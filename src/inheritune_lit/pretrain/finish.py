@@ -47,7 +47,7 @@ def bare_model(
     from litgpt.utils import save_config
 
     weights = Weights(saved / WEIGHTS)
-    copies = {name: TensorCopy(weights, name, weights.dtype(name)) for name in weights}
+    copies = {name: TensorCopy(weights, name, weights.layout(name).dtype) for name in weights}
     with staging(out_dir, overwrite=True) as folder:
         save_config(config, folder)
         for source in _beside(saved, recipe):

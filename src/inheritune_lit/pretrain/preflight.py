@@ -84,7 +84,7 @@ def _check_receipt(folder: Path) -> None:
 
 
 def _check_finite(path: Path) -> None:
-    from inheritune_lit.checkpoint.finite import check_finite
+    from inheritune_lit.checkpoint.copy import check_finite
     from inheritune_lit.checkpoint.weights import Weights
 
     for name, tensor in Weights(path).items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.units import gib
-from inheritune_lit.checkpoint.finite import check_finite
+from inheritune_lit.checkpoint.copy import check_finite
 from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes
 from inheritune_lit.checkpoint.weights import Unreadable, Weights, not_whole, zip_records
 

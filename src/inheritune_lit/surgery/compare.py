@@ -87,7 +87,7 @@ def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Orig
         if origin.name not in source:
             raise InheritError(f"{target.path}: {name} should be {origin.name} of {source.path}, which has none.")
         # bytes, not values: a NaN that was kept on purpose equals itself
-        expected = TensorCopy(source, origin.name, target.dtype(name), origin.cut).of(source[origin.name])
+        expected = TensorCopy(source, origin.name, target.layout(name).dtype, origin.cut).of(source[origin.name])
         if not torch.equal(_bytes(target[name]), _bytes(expected)):
             raise InheritError(f"{target.path}: {name} differs from {origin.name} of {source.path}.")
 

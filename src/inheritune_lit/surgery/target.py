@@ -210,7 +210,7 @@ def _copies(
     givers: dict[str, Weights | InMemory] = {key: parent.weights for key, parent in parents.items()}
     givers["random"] = InMemory(fresh, RANDOM)
     copies = {
-        name: TensorCopy(givers[origin.giver], origin.name, givers[origin.giver].dtype(origin.name), origin.cut)
+        name: TensorCopy(givers[origin.giver], origin.name, givers[origin.giver].layout(origin.name).dtype, origin.cut)
         for name, origin in given.items()
     }
     floating = [copy.dtype for copy in copies.values() if copy.dtype.is_floating_point]
