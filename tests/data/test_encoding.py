@@ -12,7 +12,7 @@ from litgpt.tokenizer import Tokenizer as LitGPTTokenizer
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
-from inheritune_lit.data.encoding import Encoder, identity, is_tokenizer_of, open_tokenizer, vocabulary_size
+from inheritune_lit.data.encoding import Encoder, identity, open_tokenizer, vocabulary_size
 from inheritune_lit.data.tokenizer import Tokenizer
 
 # Texts at whose ends rules bite: BOS and EOS in the text itself, nothing at all, control characters.
@@ -115,7 +115,7 @@ def test_litgpt_pretrain_opens_the_same(bpe: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(bpe, tmp_path / "Llama-3.2-1B")
     assert LitGPTTokenizer(folder).use_bos
     assert not litgpt.pretrain.Tokenizer(folder).use_bos
-    assert is_tokenizer_of(litgpt.pretrain.Tokenizer(folder), open_tokenizer(bpe)[1])
+    assert identity(litgpt.pretrain.Tokenizer(folder)) == open_tokenizer(bpe)[1]["identity"]
 
 
 @pytest.mark.parametrize(("eos", "expected"), [([1, 5], 1), ([7], 7), (7, 7)])
@@ -126,7 +126,7 @@ def test_a_list_of_eos_ids_and_no_class(bpe: Path, tmp_path: Path, eos: Any, exp
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": eos}))
     encoder, entry = open_tokenizer(folder)
     assert encoder.eos_id == entry["eos_id"] == encode(encoder, ["a"])[0][-1] == expected
-    assert is_tokenizer_of(Tokenizer(folder), entry)
+    assert identity(Tokenizer(folder)) == entry["identity"]
 
 
 def test_truncation_and_padding_are_off(bpe: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_truncation_and_padding_are_off(bpe: Path, tmp_path: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=9)
     tokenizer.save(str(folder / "tokenizer.json"))
-    assert is_tokenizer_of(LitGPTTokenizer(folder), open_tokenizer(bpe)[1])
+    assert identity(LitGPTTokenizer(folder)) == open_tokenizer(bpe)[1]["identity"]
     assert encode(open_tokenizer(folder)[0], [*TEXTS, "a"]) == encode(open_tokenizer(bpe)[0], [*TEXTS, "a"])
 
 

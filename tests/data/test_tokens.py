@@ -263,9 +263,9 @@ def test_resume_on_other_data_is_refused(tmp_path: Path) -> None:
     other_length = connected(tmp_path / "a")
     other_length.max_seq_length = 8
     for data, problem in (
-        (other_data, "tokens: 41 in the checkpoint, 45 now"),
-        (other_seed, "seed: 42 in the checkpoint, 3 now"),
-        (other_length, "max_seq_length: 4 in the checkpoint, 8 now"),
+        (other_data, "tokens: 41 before, 45 now"),
+        (other_seed, "seed: 42 before, 3 now"),
+        (other_length, "max_seq_length: 4 before, 8 now"),
     ):
         with pytest.raises(InheritError, match=problem):
             data.train_dataloader().load_state_dict(state)

@@ -211,17 +211,17 @@ def test_another_way_out_after_a_half_done_cut(
     monkeypatch.chdir(tmp_path)
     expected = bytes_of(run(corpus, Path("tokens"), bpe, renormalize=True))
     Path("tokens").rename("kept")
-    cut = passes.Job.cut
+    cut = passes.cut_out
 
     def cut_and_die(*args: Any) -> None:
         cut(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(passes.Job, "cut", cut_and_die)
+    monkeypatch.setattr(passes, "cut_out", cut_and_die)
     with pytest.raises(KeyboardInterrupt):
         run(corpus, Path("tokens"), bpe, allow_repeat=True)
     assert list(tmp_path.glob(".tokens.staging/book/train/*.ds"))
-    monkeypatch.setattr(passes.Job, "cut", cut)
+    monkeypatch.setattr(passes, "cut_out", cut)
     assert bytes_of(run(corpus, Path("tokens"), bpe, renormalize=True)) == expected
 
 

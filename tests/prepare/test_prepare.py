@@ -21,7 +21,7 @@ from litgpt import Tokenizer
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.prepare.command import prepare
-from inheritune_lit.prepare.shards import split_of
+from inheritune_lit.prepare.sampling import split_of
 
 
 @pytest.fixture

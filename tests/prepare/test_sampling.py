@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.prepare.sampling import SPACE, Budget, Cut, cut, rate_for, sample_hash
-from inheritune_lit.prepare.shards import split_of
+from inheritune_lit.prepare.sampling import SPACE, Budget, Cut, cut, rate_for, sample_hash, split_of
 
 LLAMA = {
     **{"common_crawl": 0.67, "c4": 0.15, "github": 0.045, "wikipedia": 0.045, "book": 0.045},

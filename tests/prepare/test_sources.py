@@ -206,19 +206,24 @@ def test_the_wrong_kind_of_file_is_named(tmp_path: Path, name: str, data: bytes,
         read(tmp_path)
 
 
-def test_a_disk_that_fails_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(5, "Input/output error"), "Input/output error"), (ConnectionError("404, gone"), "404, gone")],
+)
+def test_a_disk_or_hub_that_fails_is_no_damaged_file(
+    error: OSError, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import io
 
     class Failing(io.BytesIO):
         def readline(self, *_: Any) -> bytes:
-            raise OSError(errno.EIO, "Input/output error")
+            raise error
 
     (tmp_path / "a.jsonl").write_bytes(jsonl("one"))
     reader = CorpusReader(tmp_path, list_files(tmp_path).files)
     monkeypatch.setattr(reader.data_folder, "open", lambda *_: Failing())
     monkeypatch.setattr(Failing, "__next__", Failing.readline, raising=False)
-    with pytest.raises(InheritError, match=r"a\.jsonl, after line 0: Input/output error\. Mend that"):
+    with pytest.raises(InheritError, match=rf"a\.jsonl, after line 0: {reason}\. Mend that"):
         list(reader.run())
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, load_config
 
 if TYPE_CHECKING:
     from litgpt.tokenizer import Tokenizer
@@ -67,7 +67,7 @@ class Encoder:
         return "uint16" if self.vocab_size <= 2**16 else "uint32"
 
     def encode(self, texts: list[str]) -> "Encoded":
-        """Token ids of documents, one after the other, their ends in place."""
+        """Token ids of documents, one after the other, BOS and EOS where they belong whatever a text has there."""
         if self.backend == "huggingface":
             encodings = self._processor.encode_batch_fast(texts, add_special_tokens=False)
             lists = [encoding.ids for encoding in encodings]
@@ -79,29 +79,16 @@ class Encoder:
         found = ids[np.isin(ids, [*self.special])] if self.special else ids[:0]
         counts = zip(*np.unique(found, return_counts=True), strict=True)
         special = Counter({self.special[int(token)]: int(number) for token, number in counts})
-        own = self._own_ends(ids, lengths)
-        if own.any():
-            lengths = lengths - np.add.reduceat(np.append(own, False), np.cumsum(lengths) - lengths) * (lengths > 0)
-            ids = ids[~own]
-        ends = np.cumsum(lengths)
-        at, what = ends[:, None], np.full((len(ends), 1), self.eos_id)
-        if self.bos:  # each goes to where the one before it ends; inserted at one place, EOS before BOS
-            at = np.column_stack([ends - lengths, ends])
-            what = np.column_stack([np.full(len(ends), self.bos_id), what])
-        return Encoded(np.insert(ids, at.ravel(), what.ravel()), lengths + 1 + self.bos, special)
-
-    def _own_ends(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Where in the ids are the EOS that a text has at its end itself, and the BOS at its beginning."""
-        own = np.zeros(len(ids), bool)
-        ends = np.cumsum(lengths)
-        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True):
-            start = end - length
-            while end > start and ids[end - 1] == self.eos_id:
-                end -= 1
-                own[end] = True
-            if end > start and ids[start] == self.bos_id:
-                own[start] = True
-        return own
+        first = np.array([self.bos_id] if self.bos else [], np.uint32)
+        last, parts, ends = np.array([self.eos_id], np.uint32), [ids[:0]], np.cumsum(lengths).tolist()
+        for i, (stop, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
+            start = stop - length
+            while stop > start and ids[stop - 1] == self.eos_id:  # its own, as the BOS at its beginning
+                stop -= 1
+            start += stop > start and ids[start] == self.bos_id
+            parts += [first, ids[start:stop], last]
+            lengths[i] = len(first) + stop - start + 1
+        return Encoded(np.concatenate(parts), lengths, special)
 
     @property
     def _processor(self) -> Any:
@@ -153,7 +140,8 @@ def open_tokenizer(tokenizer_dir: Path, bos: bool | None = None) -> tuple[Encode
                 f"tokenizer_config.json{' or pass --bos false' if name == 'BOS' else ''}."
             )
     ends = (bos, tokenizer.bos_id, tokenizer.eos_id)
-    rows = _embeddings(tokenizer_dir / "model_config.yaml")
+    # a tokenizer may have more tokens than its model embeddings, such as Gemma's for images, which no text has
+    rows = load_config(tokenizer_dir).padded_vocab_size if (tokenizer_dir / MODEL_CONFIG).is_file() else None
     encoder = Encoder(str(file.absolute()), tokenizer.backend, *ends, size, _special(tokenizer), rows)
     entry = {
         "file": file.name,
@@ -202,26 +190,12 @@ def identity(tokenizer: "Tokenizer") -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def is_tokenizer_of(tokenizer: "Tokenizer", entry: Mapping[str, Any]) -> bool:
-    """Whether it made the shards whose manifest has this entry `tokenizer`."""
-    return bool(entry["identity"] == identity(tokenizer))
-
-
 def _special(tokenizer: "Tokenizer") -> dict[int, str]:
     ids = {number for number in (tokenizer.bos_id, tokenizer.eos_id) if number is not None}
     if tokenizer.backend == "sentencepiece":
         return {number: tokenizer.processor.id_to_piece(number) for number in ids}
     ids |= {number for number, token in tokenizer.processor.get_added_tokens_decoder().items() if token.special}
     return {number: tokenizer.processor.id_to_token(number) for number in sorted(ids)}
-
-
-def _embeddings(model_config: Path) -> int | None:
-    """A tokenizer may have more tokens, such as Gemma's for images, which no text has."""
-    try:
-        size = yaml.safe_load(model_config.read_text(encoding="utf-8"))["padded_vocab_size"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return None
-    return size if isinstance(size, int) else None
 
 
 def vocabulary_size(tokenizer: "Tokenizer") -> int:

@@ -44,30 +44,26 @@ def inspect(
             raise InheritError(f"--{name} {value}: expected at least {0 if name == 'samples' else 1}.")
     manifest = Manifest(Path(data_path))
     manifest.check_files()
-    print(f"{data_path}: {manifest.dtype} token ids of {manifest.tokenizer.get('file')}")
-    _print_domains(manifest)
+    print(f"{data_path}: {manifest.dtype} token ids of {manifest.tokenizer.get('file')}\n")
+    print_domains(manifest)
     _print_lengths(manifest)
     _print_order(manifest, steps, global_batch_size, max_seq_length, seed)
     if tokenizer_dir is not None:
         _print_samples(manifest, Path(tokenizer_dir), samples, seed)
 
 
-def _print_domains(manifest: Manifest) -> None:
-    rows = [("domain", "split", "documents", "tokens", "share", "tokens/document")]
+def print_domains(manifest: Manifest) -> None:
+    """Documents and tokens by domain and split; with a budget, what was wanted too."""
+    sampled = manifest.content.get("sampling", {})
+    rows = [("domain", "split", "documents", "tokens", "share", "tokens/document", *(["wanted"] if sampled else []))]
     for split, entries in manifest.content["splits"].items():
         total = sum(entry["tokens"] for entry in entries) or 1
-        rows += [
-            (
-                entry["domain"],
-                split,
-                f"{entry['documents']:,}",
-                f"{entry['tokens']:,}",
-                f"{entry['tokens'] / total:.2%}",
-                f"{entry['tokens'] / (entry['documents'] or 1):,.0f}",
-            )
-            for entry in entries
-        ]
-    print("", *aligned(rows), sep="\n")
+        for entry in entries:
+            documents, tokens = entry["documents"], entry["tokens"]
+            numbers = f"{documents:,}", f"{tokens:,}", f"{tokens / total:.2%}", f"{tokens / (documents or 1):,.0f}"
+            wanted = f"{sampled[entry['domain']]['wanted']:,}" if sampled and split == "train" else ""
+            rows.append((entry["domain"], split, *numbers, *([wanted] if sampled else [])))
+    print("\n".join(aligned(rows, left=2)))
 
 
 def document_lengths(manifest: Manifest, split: str) -> "np.ndarray":
@@ -140,11 +136,11 @@ def _print_samples(manifest: Manifest, tokenizer_dir: Path, samples: int, seed: 
     import numpy as np
     import torch
 
-    from inheritune_lit.data.encoding import is_tokenizer_of
+    from inheritune_lit.data.encoding import identity
     from inheritune_lit.data.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(tokenizer_dir)
-    if not is_tokenizer_of(tokenizer, manifest.tokenizer):
+    if identity(tokenizer) != manifest.tokenizer["identity"]:
         raise InheritError(f"{tokenizer_dir} is not the tokenizer of {manifest.folder}: its text would be nonsense.")
     generator = np.random.default_rng(seed)
     dtype = np.dtype(manifest.stored)

@@ -12,10 +12,11 @@ from litgpt.tokenizer import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.paths import problem_of
 from inheritune_lit.data import BEGINS, TELL
-from inheritune_lit.data.encoding import identity, is_tokenizer_of, vocabulary_size
+from inheritune_lit.data.encoding import identity, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.data.tokenizer import install_in_litgpt as install_tokenizer
@@ -67,12 +68,7 @@ class TrainLoader(DataLoader[Tensor]):
             InheritError: the checkpoint's run read other data, or in another order, or had another teacher.
         """
         before = {name: value for name, value in state.items() if name != "consumed"}
-        lines = [
-            f"{name}: {before.get(name)!r} in the checkpoint, {self.identity.get(name)!r} now"
-            for name in self.identity | before
-            if before.get(name) != self.identity.get(name)
-        ]
-        if lines:
+        if lines := differences(before, self.identity):
             raise InheritError.listing(
                 "The run to resume was trained on other data, in another order or by another teacher",
                 lines,
@@ -172,11 +168,11 @@ class PackedTokens(DataModule):
         size = known["vocab_size"]
         if tokenizer is not None:
             size = vocabulary_size(tokenizer)
-            if not is_tokenizer_of(tokenizer, known):
+            if (found := identity(tokenizer)) != known["identity"]:
                 raise InheritError(
                     f"{self.data_path} was tokenized with another tokenizer than tokenizer_dir's: {known.get('file')} "
                     f"of {known['vocab_size']:,} tokens, identity {known['identity'][:16]}…, got {size:,} tokens, "
-                    f"{identity(tokenizer)[:16]}…. Point tokenizer_dir at the model's own folder, or prepare the data "
+                    f"{found[:16]}…. Point tokenizer_dir at the model's own folder, or prepare the data "
                     "with it."
                 )
         for split, stream in self.manifest.splits.items():

@@ -21,13 +21,36 @@ class Submitted(Exception):
     """Not an error: the work goes on in a Slurm job, which the message names."""
 
 
-def run_on_slurm(executor: SlurmPipelineExecutor, work: Path) -> None:
-    """Submits the tasks that are not done.
+def run_on_cluster(
+    name: str, steps: list[Any], work: Path, options: dict[str, Any], *, tasks: int, workers: int | None
+) -> None:
+    """Runs the tasks that are not done, or has Slurm run them.
+
+    Args:
+        name: slurm or ray.
+        steps: The pipeline.
+        work: Folder of logs and completion markers.
+        options: More of datatrove's own arguments: `partition` and `time`, which Slurm needs, `cpus_per_task`, ….
+        tasks: How many.
+        workers: How many run at the same time; None is as many as the cluster has room for.
 
     Raises:
-        Submitted: unless all were done.
-        InheritError: the job that was submitted before has not ended, or there is no Slurm here.
+        InheritError: datatrove knows no such option, or one is missing; or what the two below raise.
+        Submitted: unless all were done, by Slurm.
     """
+    make, run = (SlurmPipelineExecutor, _on_slurm) if name == "slurm" else (RayPipelineExecutor, _on_ray)
+    defaults = {"job_name": "inheritune_prepare"} if name == "slurm" else {}
+    try:
+        executor = make(steps, tasks=tasks, workers=workers or -1, logging_dir=str(work), **defaults, **options)
+    except TypeError as error:
+        raise InheritError(
+            f"executor_options for {make.__name__}: {str(error).partition('() ')[2] or error}."
+        ) from error
+    run(executor, work)
+
+
+def _on_slurm(executor: Any, work: Path) -> None:
+    """Raises InheritError where the job that was submitted before has not ended, or there is no Slurm here."""
     todo = executor.get_incomplete_ranks()
     if not todo:
         return
@@ -54,12 +77,8 @@ def _is_queued(job: str) -> bool:
     return found.returncode == 0 and bool(found.stdout.strip())  # an id that Slurm has forgotten is an error to it
 
 
-def run_on_ray(executor: RayPipelineExecutor, work: Path) -> None:
-    """Runs the tasks that are not done on the Ray cluster of RAY_ADDRESS, or on this machine.
-
-    Raises:
-        InheritError: Ray is not installed, or tasks failed.
-    """
+def _on_ray(executor: Any, work: Path) -> None:
+    """On the Ray cluster of RAY_ADDRESS, or on this machine; InheritError without Ray, or where tasks failed."""
     try:
         import ray
     except ImportError as error:
@@ -71,30 +90,3 @@ def run_on_ray(executor: RayPipelineExecutor, work: Path) -> None:
             f"{len(failed)} of {executor.tasks} tasks failed, the first of them task {failed[0]}. Finished tasks are "
             f"kept. What happened is in {work / 'logs' / f'task_{failed[0]:05d}.log'}."
         )
-
-
-def make_executor(
-    name: str, steps: list[Any], tasks: int, workers: int | None, work: Path, options: dict[str, Any]
-) -> Any:
-    """datatrove's executor of that name.
-
-    Args:
-        name: slurm or ray.
-        steps: The pipeline.
-        tasks: How many.
-        workers: How many run at the same time; None is as many as the cluster has room for.
-        work: Folder of logs and completion markers.
-        options: More of datatrove's own arguments: `partition` and `time`, which Slurm needs, `cpus_per_task`, ….
-
-    Raises:
-        InheritError: datatrove knows no such option, or one is missing.
-    """
-    common = {"tasks": tasks, "workers": workers or -1, "logging_dir": str(work)}
-    make = {"slurm": SlurmPipelineExecutor, "ray": RayPipelineExecutor}[name]
-    defaults = {"job_name": "inheritune_prepare"} if name == "slurm" else {}
-    try:
-        return make(steps, **defaults, **options, **common)
-    except TypeError as error:
-        raise InheritError(
-            f"executor_options for {make.__name__}: {str(error).partition('() ')[2] or error}."
-        ) from error

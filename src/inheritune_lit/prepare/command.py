@@ -4,7 +4,7 @@ Importing this module imports none of the heavy libraries: `--help` answers at o
 """
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +35,7 @@ def prepare(*args: Any, **options: Any) -> None:
     refuse_to_replace(settings.out_dir, settings.tokenizer_dir, *filter(None, [settings.local_dir]))
     from inheritune_lit.data.encoding import open_tokenizer
     from inheritune_lit.prepare.cluster import Submitted
-    from inheritune_lit.prepare.listing import LeftOut, entries, list_files, pinned
+    from inheritune_lit.prepare.listing import LeftOut, list_files, pinned
     from inheritune_lit.prepare.manifest_writer import print_table
     from inheritune_lit.prepare.passes import Job
 
@@ -65,7 +65,7 @@ def prepare(*args: Any, **options: Any) -> None:
     try:
         with staging(settings.out_dir, overwrite=settings.overwrite, resume=True) as folder:
             if _start_or_resume(folder, plan, settings.overwrite):
-                _fill(folder, job, budget, plan, entries(left_out))
+                _fill(folder, job, budget, plan, [asdict(file) for file in left_out])
             shutil.rmtree(folder / WORK, ignore_errors=True)
     except Submitted as submitted:
         print(submitted)
@@ -106,14 +106,9 @@ def _fill(
     """Runs what is left to do, and writes the manifest."""
     from inheritune_lit.prepare.manifest_writer import check_quarantine, write_manifest
     from inheritune_lit.prepare.passes import sample
-    from inheritune_lit.prepare.shards import read_record
 
-    work, sampling = folder / WORK, None
-    if budget is None:
-        where = job.tokenize(folder, work)
-    else:
-        where, sampling = sample(job, folder, work, budget)
-    records = [read_record(where, task) for task in range(job.tasks)]
+    work = folder / WORK
+    records, sampling = sample(job, folder, work, budget) if budget else (job.tokenize(folder, work), None)
     content = {name: value for name, value in plan.items() if name != "files"} | {
         "command": command(job.settings, plan),
         "versions": {"inheritune_lit": __version__}
@@ -121,7 +116,7 @@ def _fill(
         "quarantine": check_quarantine(folder, records, job.settings.max_bad_share),
     }
     content |= {"sampling": sampling} if sampling else {}
-    write_manifest(folder, work, content, records, left_out, {file.domain for file in job.files})
+    write_manifest(folder, content, records, left_out, {file.domain for file in job.files})
 
 
 def _describe(plan: dict[str, Any], job: "Job", budget: "Budget | None", left_out: "list[LeftOut]") -> None:

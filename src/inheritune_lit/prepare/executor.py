@@ -11,10 +11,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,47 +65,36 @@ class Executor(LocalPipelineExecutor):
         # forkserver: its workers start with datatrove imported, and with none of this process's threads or locks
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["inheritune_lit.prepare.shards"])
-        counters = context.Array("q", 2)
-        with _lifeline(context) as (line, cut):
-            pool = ProcessPoolExecutor(
-                max(1, min(self.workers, len(todo))),
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(line, counters, self._lock_file, max(1, cores() // self.workers)),
-            )
-            try:
-                running = {pool.submit(self._run_for_rank, rank) for rank in todo}
-                while running:
-                    done, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-                    on_progress(*counters.get_obj())
-                    for future in done:
-                        future.result()
-            except BrokenProcessPool as error:
-                raise InheritError(
-                    "A worker process died without a message: it was killed, perhaps for want of memory. Finished "
-                    "tasks are kept: run the same command again to resume, with fewer --workers if memory was short."
-                ) from error
-            except BaseException:
-                cut()  # an error or Ctrl-C: don't let the other tasks run on for hours
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
+        counters, others = context.Array("q", 2), set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(
+            max(1, min(self.workers, len(todo))),
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(counters, self._lock_file, max(1, cores() // self.workers)),
+        )
+        try:
+            running = {pool.submit(self._run_for_rank, rank) for rank in todo}
+            while running:
+                done, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
+                on_progress(*counters.get_obj())
+                for future in done:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise InheritError(
+                "A worker process died without a message: it was killed, perhaps for want of memory. Finished "
+                "tasks are kept: run the same command again to resume, with fewer --workers if memory was short."
+            ) from error
+        except BaseException:  # an error or Ctrl-C: don't let the other tasks run on for hours
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _lifeline(context: Any) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """A pipe whose writing end only this process holds: it closes when we say so, and when we are killed."""
-    reader, writer = context.Pipe(duplex=False)
-    try:
-        yield reader, writer.close
-    finally:
-        reader.close()
-        writer.close()
-
-
-def _start_worker(line: Any, counters: Any, lock_file: Path, threads: int) -> None:
+def _start_worker(counters: Any, lock_file: Path, threads: int) -> None:
     def end_with_the_parent() -> None:
-        line.poll(None)  # nothing is ever sent: this returns at the end of file
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]  # only the main process has none
         os._exit(1)
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()

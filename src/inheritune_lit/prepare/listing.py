@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Literal
 
 from datatrove.io import DataFolder, get_datafolder
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.prepare.file_names import (
+from inheritune_lit.prepare.formats import (
     ARROW,
     EXPECTED,
     HARMLESS,
@@ -118,23 +118,6 @@ def list_files(
     return Listing(files, left_out)
 
 
-def check_splits(listing: Listing, splits: Splits | None, val_glob: str | None) -> None:
-    """Files named as a validation or test split are not trained on unless that was said.
-
-    Raises:
-        InheritError: there are some, which `val_glob` does not hold out.
-    """
-    named = named_splits([file.path for file in listing.files]) if splits is None else {}
-    found = [path for path in named if val_glob is None or not fnmatchcase(path, val_glob)]
-    if found:
-        raise InheritError(
-            f"{len(found):,} of {len(listing.files):,} files are named as validation or test splits: "
-            f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}. Choose: --named_splits hold_out takes the "
-            "validation files as this run's validation documents and leaves the test files out, leave_out leaves both "
-            "out, mix reads them like all others."
-        )
-
-
 def _sizes(folder: DataFolder, input_dir: str | Path) -> Iterator[tuple[str, int]]:
     for path, info in sorted(folder.find("", detail=True).items()):
         hidden = any(part.startswith(".") for part in PurePath(path).parts)
@@ -170,7 +153,7 @@ def _domain_of(path: str, own_name: str, domains: Mapping[str, Sequence[str]] | 
             folders = tuple(part for part in folders if part.lower() not in SPLITS)
         return folders[0] if folders else own_name
     for domain, patterns in domains.items():
-        if any(fnmatchcase(path, pattern) for pattern in patterns):
+        if _matches(path, patterns):
             return domain
     raise InheritError(
         f"{path!r} matches the patterns of none of the domains {', '.join(domains)}. Move it or add one."
@@ -185,24 +168,25 @@ def _check_domains(
     Raises:
         InheritError: naming each, with its files.
     """
-    found, lost = {file.domain for file in files}, dict[str, list[LeftOut]]()
+    read = {file.domain for file in files} | {PurePath(file.path).parts[0] for file in files}
+    lost = dict[str, list[LeftOut]]()
     for file in left_out:
         if file.why in HARMLESS or file.why.startswith("named as"):
             continue
-        if domains is None:
-            parts = PurePath(file.path).parts
-            names = [parts[0]] if len(parts) > 1 else []
-        else:
-            names = [name for name, patterns in domains.items() if any(fnmatchcase(file.path, p) for p in patterns)][:1]
-        for name in names:
-            lost.setdefault(name, []).append(file)
-    folders = {PurePath(file.path).parts[0] for file in files}
+        names = PurePath(file.path).parts[:-1]
+        if domains is not None:
+            names = tuple(name for name, patterns in domains.items() if _matches(file.path, patterns))
+        if names and names[0] not in read:
+            lost.setdefault(names[0], []).append(file)
     for name, gone in lost.items():
-        if name not in found and name not in folders:
-            raise InheritError(
-                f"Nothing of the domain {name!r} would be read: its files are left out.{_shown(gone)}\nExpected "
-                f"{EXPECTED}. Unpack, rename or convert them, or move them out of the folder."
-            )
+        raise InheritError(
+            f"Nothing of the domain {name!r} would be read: its files are left out.{_shown(gone)}\nExpected "
+            f"{EXPECTED}. Unpack, rename or convert them, or move them out of the folder."
+        )
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def summary(left_out: Sequence[LeftOut]) -> list[str]:
@@ -211,20 +195,10 @@ def summary(left_out: Sequence[LeftOut]) -> list[str]:
     groups = [[file for file in left_out if file.why == why] for why in reasons]
     return [
         f"{len(group):,} {'file' if len(group) == 1 else 'files'}, {sum(file.size for file in group):,} bytes: "
-        f"{why} ({printable(group[0].path)}{', …' if len(group) > 1 else ''})"
+        f"{why} ({group[0].path.encode(errors='backslashreplace').decode()}{', …' if len(group) > 1 else ''})"
         for why, group in zip(reasons, groups, strict=True)
     ]
 
 
-def printable(path: str) -> str:
-    """A path whose bytes may be no UTF-8."""
-    return path.encode(errors="backslashreplace").decode()
-
-
 def _shown(left_out: Sequence[LeftOut]) -> str:
     return "".join(f"\n  {line}" for line in summary(left_out))
-
-
-def entries(left_out: Sequence[LeftOut]) -> list[dict[str, Any]]:
-    """For the manifest."""
-    return [{"path": file.path, "size": file.size, "why": file.why} for file in left_out]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.base.files import write_json
-from inheritune_lit.base.text_table import aligned
+from inheritune_lit.base.files import write_json_whole
+from inheritune_lit.data.inspect import print_domains
 from inheritune_lit.data.manifest import MANIFEST, Manifest
+from inheritune_lit.prepare.listing import LeftOut, summary
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -46,7 +47,6 @@ def _kind(problem: str) -> str:
 
 def write_manifest(
     folder: Path,
-    work: Path,
     content: Mapping[str, Any],
     records: list[dict[str, Any]],
     left_out: list[dict[str, Any]],
@@ -79,8 +79,7 @@ def write_manifest(
             f"Nothing is left of the domain {', '.join(vanished)}: all its files are empty, or its documents blank or "
             "broken. Mend its files or move them out of the folder, and start over with --overwrite."
         )
-    write_json(work / MANIFEST, manifest)
-    (work / MANIFEST).rename(folder / MANIFEST)
+    write_json_whole(folder / MANIFEST, manifest)
     Manifest(folder).check_files()
 
 
@@ -101,15 +100,9 @@ def _domains(records: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
 
 
 def print_table(manifest: Manifest) -> None:
-    """Documents and tokens by domain and split; with a budget, what was wanted too."""
+    """Documents and tokens by domain and split, and what of the budget or of the files is not in them."""
+    print_domains(manifest)
     sampled = manifest.content.get("sampling", {})
-    rows = [("domain", "split", "documents", "tokens", *(["wanted"] if sampled else []))]
-    for split, domains in manifest.content["splits"].items():
-        for entry in domains:
-            wanted = f"{sampled[entry['domain']]['wanted']:,}" if sampled and split == "train" else ""
-            row = (entry["domain"], split, f"{entry['documents']:,}", f"{entry['tokens']:,}")
-            rows.append((*row, wanted) if sampled else row)
-    print("\n".join(aligned(rows, left=2)))
     for domain, entry in sampled.items():
         share = round(manifest.content["budget"] * (manifest.content.get("proportions") or {}).get(domain, 1))
         if manifest.content.get("renormalize") and entry["wanted"] < 0.99 * share:
@@ -122,22 +115,12 @@ def print_table(manifest: Manifest) -> None:
             print(f"{domain} is repeated: {epochs:.2f} epochs over {tokens:,} tokens")
         elif entry["wanted"] and abs(entry["got"] / entry["wanted"] - 1) > 0.01:
             print(f"{domain} misses its share by more than 1 %: its documents are too long for so few tokens")
-    _print_left_out(manifest)
+    source = manifest.content["source"]
+    empty = [LeftOut(file["path"], file["size"], "empty") for file in source["files"] if file.get("empty")]
+    for line in summary([*(LeftOut(**entry) for entry in source.get("left_out", [])), *empty]):
+        print(f"Left out: {line}")
+    if special := manifest.content.get("special_tokens"):
+        print("Special tokens in the texts themselves: " + ", ".join(f"{n:,} {token}" for token, n in special.items()))
     if bad := manifest.content.get("quarantine"):
         listed = ", ".join(f"{number:,} {kind}" for kind, number in bad.items())
         print(f"Left out and listed in {manifest.folder / QUARANTINE}: {listed}")
-
-
-def _print_left_out(manifest: Manifest) -> None:
-    """Files without documents, and tokens that are no text: of a manifest of an older version, nothing."""
-    from inheritune_lit.prepare.listing import LeftOut, summary
-
-    source = manifest.content["source"]
-    for line in summary([LeftOut(**entry) for entry in source.get("left_out", [])]):
-        print(f"Left out: {line}")
-    if empty := [file["path"] for file in source["files"] if file.get("empty")]:
-        print(
-            f"Empty: {len(empty):,} {'file' if len(empty) == 1 else 'files'} ({empty[0]}{', …' if empty[1:] else ''})"
-        )
-    if special := manifest.content.get("special_tokens"):
-        print("Special tokens in the texts themselves: " + ", ".join(f"{n:,} {token}" for token, n in special.items()))

@@ -2,8 +2,9 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,16 @@ from tqdm import tqdm
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.data.encoding import Encoder
-from inheritune_lit.prepare.cluster import make_executor, run_on_ray, run_on_slurm
-from inheritune_lit.prepare.cutting import ShardCutter
+from inheritune_lit.prepare.cluster import run_on_cluster
 from inheritune_lit.prepare.executor import Executor, cores
 from inheritune_lit.prepare.listing import SourceFile
-from inheritune_lit.prepare.sampling import Budget, Cut, cut, rate_for
+from inheritune_lit.prepare.sampling import SPACE, Budget, Cut, cut, rate_for
 from inheritune_lit.prepare.settings import PrepareSettings
-from inheritune_lit.prepare.shards import ShardWriter, hash_file, index_file, read_record
+from inheritune_lit.prepare.shards import ShardSet, ShardWriter, read_candidates, read_record
 from inheritune_lit.prepare.sources import CorpusReader
 
 MAX_TASKS = 64  # by default; a number that does not depend on the machine, as it decides which shard a file goes to
 RATES = "rates.json"
-CUTS = "cuts.json"
 ESTIMATE_FILES = 8  # of each domain, of which at most …
 ESTIMATE_BYTES = 2**22  # … so much is read, and of that …
 ESTIMATE_CHARACTERS = 2**18  # … so much is tokenized
@@ -43,6 +42,10 @@ class Job:
         return self.settings.tasks or min(len(self.files), MAX_TASKS)
 
     @property
+    def workers(self) -> int:
+        return self.settings.workers or cores()
+
+    @property
     def reader(self) -> CorpusReader:
         return CorpusReader(self._input_dir, self.files, self.settings.text_key)
 
@@ -50,39 +53,28 @@ class Job:
     def _input_dir(self) -> str:
         return str(self.settings.local_dir or self.settings.input_dir)
 
-    def tokenize(self, out_dir: Path, work: Path, rates: dict[str, float] | None = None) -> Path:
-        """Runs all tasks that are not done; returns the folder of their records."""
+    def tokenize(self, out_dir: Path, work: Path, rates: dict[str, float] | None = None) -> list[dict[str, Any]]:
+        """Runs all tasks that are not done; returns the tasks' records."""
         settings, records = self.settings, work / "records"
         writer = ShardWriter(out_dir, records, self._input_dir, self.files, self.encoder, settings.split, rates)
         steps = [self.reader, writer]
         if settings.executor == "local":
-            sizes = [sum(file.size for file in self.files[task :: self.tasks]) for task in range(self.tasks)]
-            self._run(steps, work, sizes, "prepare")
+            self._run(steps, work)
         else:
-            executor = make_executor(
-                settings.executor, steps, self.tasks, settings.workers, work, settings.executor_options or {}
-            )
-            (run_on_slurm if settings.executor == "slurm" else run_on_ray)(executor, work)
-        return records
+            options = settings.executor_options or {}
+            run_on_cluster(settings.executor, steps, work, options, tasks=self.tasks, workers=settings.workers)
+        return [read_record(records, task) for task in range(self.tasks)]
 
-    def cut(self, candidates: Path, out_dir: Path, work: Path, cuts: dict[str, Cut]) -> Path:
-        """Copies what is chosen of the candidates; returns the folder of the records."""
-        records = work / "records"
-        done = [read_record(candidates / "records", task) for task in range(self.tasks)]
-        sizes = [sum(shard["tokens"] for shard in record["shards"]) for record in done]
-        self._run([ShardCutter(candidates, out_dir, records, self.encoder, cuts)], work, sizes, "cut")
-        return records
-
-    def _run(self, steps: list[Any], work: Path, sizes: list[int], what: str) -> None:
+    def _run(self, steps: list[Any], work: Path) -> None:
+        sizes = [sum(file.size for file in self.files[task :: self.tasks]) for task in range(self.tasks)]
         total = sum(sizes)
-        with tqdm(total=total, unit="B", unit_scale=True, desc=what, dynamic_ncols=True) as bar:
+        with tqdm(total=total, unit="B", unit_scale=True, desc="prepare", dynamic_ncols=True) as bar:
 
             def show(input_bytes: int, tokens: int) -> None:
-                if tokens:
-                    bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
+                bar.set_postfix_str(f"{tokens / 1e6:.1f}M tokens", refresh=False)
                 bar.update(min(done + input_bytes, total) - bar.n)
 
-            executor = Executor(steps, self.tasks, min(self.settings.workers or cores(), self.tasks), work)
+            executor = Executor(steps, self.tasks, min(self.workers, self.tasks), work)
             todo = set(executor.get_incomplete_ranks())
             done = sum(size for task, size in enumerate(sizes) if task not in todo)
             if len(todo) < self.tasks:
@@ -94,8 +86,8 @@ class Job:
             bar.update(total - bar.n)
 
 
-def sample(job: Job, folder: Path, work: Path, budget: Budget) -> tuple[Path, dict[str, Any]]:
-    """Fills `folder` with a sample of the budget; returns the folder of its records, and what to say of it.
+def sample(job: Job, folder: Path, work: Path, budget: Budget) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Fills `folder` with a sample of the budget; returns its tasks' records, and what to say of each domain.
 
     A pass takes a share of each domain's documents as candidates, a little more than an estimate says is needed. If it
     was not enough after all, another pass takes more. The sample is cut out of the candidates by their exact lengths:
@@ -109,47 +101,53 @@ def sample(job: Job, folder: Path, work: Path, budget: Budget) -> tuple[Path, di
             _start_pass(candidates, _first_rates(job, budget))
         shutil.rmtree(work / f"pass{number - 1}", ignore_errors=True)
         rates = read_json(candidates / RATES, "rates of the pass")
-        job.tokenize(candidates, candidates, rates)
-        lengths = {domain: list(_candidates(job, candidates, domain)) for domain in budget.proportions}
-        found = {domain: sum(int(n.sum()) for _, n in shards) for domain, shards in lengths.items()}
+        records = job.tokenize(candidates, candidates, rates)
+        documents = {domain: _documents(candidates, records, domain) for domain in budget.proportions}
+        found = {domain: int(lengths.sum()) for domain, (_, lengths) in documents.items()}
         wanted = budget.wanted({domain: found[domain] if rates[domain] >= 1 else None for domain in found})
         if all(found[domain] >= wanted[domain] or rates[domain] >= 1 for domain in wanted):
             break
         _start_pass(work / f"pass{number + 1}", _next_rates(rates, found, wanted))
     budget.check(wanted, found)
-    cuts = {
-        domain: cut(
-            np.concatenate([hashes for hashes, _ in shards] or [np.empty(0, np.uint64)]),
-            np.concatenate([n for _, n in shards] or [np.empty(0, np.int64)]),
-            wanted[domain],
-            repeat=rates[domain] >= 1,
-        )
-        for domain, shards in lengths.items()
-    }
+    cuts = {domain: cut(*documents[domain], wanted[domain], repeat=rates[domain] >= 1) for domain in documents}
     entry = {domain: {"wanted": wanted[domain], "got": cuts[domain].tokens} for domain in wanted}
     for domain in entry:
         if cuts[domain].tokens > found[domain]:  # repeated
             entry[domain]["available"] = found[domain]
-    _start_cut(folder, work, cuts)
-    return job.cut(candidates, folder, work / "cut", cuts), entry
+    return cut_out(job, candidates, folder, records, cuts), entry
+
+
+def cut_out(
+    job: Job, candidates: Path, folder: Path, records: list[dict[str, Any]], cuts: dict[str, Cut]
+) -> list[dict[str, Any]]:
+    """Copies what is chosen of the candidates to `folder`; returns the tasks' records of it.
+
+    It begins with nothing: an interrupted run may have cut otherwise, told to repeat where this one is not. Copying
+    and hashing let go of Python's lock, so that threads do.
+    """
+    for place in folder.iterdir():
+        if place.is_dir() and place not in candidates.parents:
+            shutil.rmtree(place)
+    with ThreadPoolExecutor(job.workers) as pool:
+        done = pool.map(partial(_cut_task, job.encoder, candidates, folder, cuts), records, itertools.count())
+        return list(tqdm(done, total=job.tasks, unit="task", desc="cut", dynamic_ncols=True))
+
+
+def _cut_task(
+    encoder: Encoder, candidates: Path, folder: Path, cuts: dict[str, Cut], record: dict[str, Any], task: int
+) -> dict[str, Any]:
+    shards = ShardSet(folder, task, encoder)
+    for shard in record["shards"]:
+        chosen = cuts[shard["domain"]]
+        bounds = chosen.copies * [SPACE] + [chosen.bound]  # a validation document is taken once
+        for bound in bounds if shard["split"] == "train" else [max(bounds)]:
+            shards.copy(candidates / shard["path"], bound, (shard["domain"], shard["split"]))
+    return record | {"shards": shards.close()}
 
 
 def _start_pass(folder: Path, rates: dict[str, float]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json_whole(folder / RATES, rates)
-
-
-def _start_cut(folder: Path, work: Path, cuts: dict[str, Cut]) -> None:
-    """Throws away what an interrupted run cut otherwise: it may have been told to repeat, and this one not to."""
-    content = {domain: asdict(cut) for domain, cut in cuts.items()}
-    if (work / "cut" / CUTS).exists() and read_json(work / "cut" / CUTS, "cuts") == content:
-        return
-    shutil.rmtree(work / "cut", ignore_errors=True)
-    for entry in folder.iterdir():
-        if entry.is_dir() and entry != work:
-            shutil.rmtree(entry)
-    (work / "cut").mkdir()
-    write_json_whole(work / "cut" / CUTS, content)
 
 
 def _first_rates(job: Job, budget: Budget) -> dict[str, float]:
@@ -174,14 +172,15 @@ def _next_rates(rates: dict[str, float], found: dict[str, int], wanted: dict[str
     }
 
 
-def _candidates(job: Job, folder: Path, domain: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(hashes, lengths in tokens) of each training shard of a domain."""
-    for task in range(job.tasks):
-        for shard in read_record(folder / "records", task)["shards"]:
-            if (shard["domain"], shard["split"]) == (domain, "train"):
-                path = folder / shard["path"]
-                ends = np.fromfile(index_file(path), "<u8").astype(np.int64)
-                yield np.fromfile(hash_file(path), "<u8"), np.diff(ends, prepend=0)
+def _documents(folder: Path, records: list[dict[str, Any]], domain: str) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes, lengths in tokens) of a domain's training documents."""
+    shards = [shard for record in records for shard in record["shards"]]
+    paths = [folder / s["path"] for s in shards if (s["domain"], s["split"]) == (domain, "train")]
+    hashes, lengths = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    for found, ends in map(read_candidates, paths):
+        hashes.append(found)
+        lengths.append(np.diff(ends, prepend=0))
+    return np.concatenate(hashes), np.concatenate(lengths)
 
 
 def estimate(job: Job) -> dict[str, float]:
@@ -189,18 +188,15 @@ def estimate(job: Job) -> dict[str, float]:
     sizes = {}
     for domain in sorted({file.domain for file in job.files}):
         files = [file for file in job.files if file.domain == domain]
-        chosen = files[:: max(1, len(files) // ESTIMATE_FILES)][:ESTIMATE_FILES]
         read = characters = encoded = tokens = 0
-        for file in chosen:
-            reader, seen, first = job.reader, 0, ""
+        for file in files[:: max(1, len(files) // ESTIMATE_FILES)][:ESTIMATE_FILES]:
+            reader, first = job.reader, ""
             for document in reader.read_file(file.path):
-                seen += len(document.text)
-                if len(first) < ESTIMATE_CHARACTERS:
-                    first += document.text[: ESTIMATE_CHARACTERS - len(first)]
+                characters += len(document.text)
+                first += document.text[: ESTIMATE_CHARACTERS - len(first)]
                 if reader.position >= ESTIMATE_BYTES:
                     break
             read += max(reader.position, 1)
-            characters += seen
             encoded += len(first)
             tokens += len(job.encoder.encode([first]).ids)
         density = tokens / max(encoded, 1) * characters / max(read, 1)

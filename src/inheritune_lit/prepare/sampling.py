@@ -19,13 +19,18 @@ SPACE = 2**64  # of the hashes
 MARGIN = 1.25  # how much more than wanted is taken as candidates, because sizes of domains are estimates
 
 
-def sample_hash(text: str, seed: int) -> int:
-    """Where a document stands in the random order of its domain: 0 to SPACE - 1.
-
-    Independent of the hash that holds documents out for validation, which would otherwise all be first or last.
-    """
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode(), person=b"sample").digest()
+def sample_hash(text: str, seed: int, person: bytes = b"sample") -> int:
+    """Where a document stands in the random order of its domain, 0 to SPACE - 1; another `person`, another order."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode(), person=person).digest()
     return int.from_bytes(digest, "big")
+
+
+def split_of(text: str, seed: int, val_share: float) -> str:
+    """train or val, by what the document says and not by where it stands: it stays when the corpus grows.
+
+    `val_share`, 0 to 1, is val's of all documents. Independent of the order above, in which val would else come first.
+    """
+    return "val" if sample_hash(text, seed, b"") < val_share * SPACE else "train"
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,17 @@ def hold_out(listing: "Listing", settings: PrepareSettings) -> "list[SourceFile]
     Raises:
         InheritError: nothing would be held out, or everything; or files are named as splits and nobody said what to do.
     """
-    from inheritune_lit.prepare.listing import check_splits
+    from inheritune_lit.prepare.formats import named_splits
 
     val_glob = settings.val_glob
-    check_splits(listing, settings.named_splits, val_glob)
+    named = named_splits([file.path for file in listing.files]) if settings.named_splits is None else {}
+    if found := [path for path in named if val_glob is None or not fnmatchcase(path, val_glob)]:
+        raise InheritError(
+            f"{len(found):,} of {len(listing.files):,} files are named as validation or test splits: "
+            f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}. Choose: --named_splits hold_out takes the "
+            "validation files as this run's validation documents and leaves the test files out, leave_out leaves both "
+            "out, mix reads them like all others."
+        )
     files = [
         replace(file, held_out=file.held_out or (val_glob is not None and fnmatchcase(file.path, val_glob)))
         for file in listing.files

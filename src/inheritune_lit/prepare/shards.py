@@ -1,6 +1,5 @@
 """Documents → token shards: the last step of the pipeline, which splits, tokenizes and writes."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,23 +17,12 @@ from inheritune_lit.base.files import read_json, sha256_file, write_json
 from inheritune_lit.data.encoding import Encoded, Encoder
 from inheritune_lit.prepare.executor import advance
 from inheritune_lit.prepare.listing import SourceFile
-from inheritune_lit.prepare.sampling import SPACE, sample_hash
+from inheritune_lit.prepare.sampling import SPACE, sample_hash, split_of
 from inheritune_lit.prepare.sources import EMPTY
 
 BATCH_CHARACTERS = 2**20  # encoded at once: enough for every thread, little enough for memory
 BATCH_DOCUMENTS = 1000
-
-
-def split_of(text: str, seed: int, val_share: float) -> str:
-    """train or val, by what the document says and not by where it stands: it stays when the corpus grows.
-
-    Args:
-        text: The document.
-        seed: Another seed, another choice.
-        val_share: The share of documents that go to val, 0 to 1.
-    """
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
-    return "val" if int.from_bytes(digest, "big") < val_share * 2**64 else "train"
+COPY_DOCUMENTS = 2**14  # copied at once
 
 
 class ShardWriter(PipelineStep):
@@ -71,44 +59,37 @@ class ShardWriter(PipelineStep):
         """Consumes the documents; the record is written last and made durable, before datatrove's completion marker."""
         files = {file.path: file for file in self.files[rank::world_size]}
         shards = ShardSet(self.out_dir, rank, self.encoder, hashes=self.rates is not None)
-        quarantine: list[dict[str, Any]] = []
-        empty: list[str] = []
+        bad: list[dict[str, Any]] = []
         special: Counter[str] = Counter()
-        read = 0
+        good = 0
         for batch in _batches(data or []):
-            bad = [document.metadata for document in batch if "problem" in document.metadata]
-            empty += [entry["file"] for entry in bad if entry["problem"] == EMPTY]
-            quarantine += [entry for entry in bad if entry["problem"] != EMPTY]
-            read += sum(document.metadata.get("problem") != EMPTY for document in batch)
-            good = [document for document in batch if "problem" not in document.metadata]
-            chosen = [(document, number) for document in good if (number := self._chosen(document, files)) is not None]
+            chosen: list[tuple[tuple[str, str], int, str]] = []
+            for document in batch:
+                if "problem" in document.metadata:
+                    bad.append(document.metadata)
+                    continue
+                good += 1
+                file, number = files[document.metadata["file"]], sample_hash(document.text, self.split["seed"])
+                if self.rates is None or number < self.rates[file.domain] * SPACE:
+                    split = "val" if file.held_out else split_of(document.text, **self.split)
+                    chosen.append(((file.domain, split), number, document.text))
             with self.track_time(unit="batch"):
-                encoded = self.encoder.encode([document.text for document, _ in chosen])
-            places = [self._place(document, files) for document, _ in chosen]
-            shards.write(places, encoded, [number for _, number in chosen])
+                encoded = self.encoder.encode([text for _, _, text in chosen])
+            shards.write([place for place, _, _ in chosen], encoded, [number for _, number, _ in chosen])
             special += encoded.special
             self.stat_update("tokens", value=len(encoded.ids), unit="batch")
             advance(tokens=len(encoded.ids))
+        empty = {entry["file"] for entry in bad if entry["problem"] == EMPTY}
+        quarantine = [entry for entry in bad if entry["problem"] != EMPTY]
         record = {
             "files": [self._file_record(file, file.path in empty) for file in files.values()],
-            "documents": read,
+            "documents": good + len(quarantine),
             "quarantine": quarantine,
             "special_tokens": special,
             "shards": shards.close(),
         }
-        write_record(self.records_dir, rank, record)
-
-    def _place(self, document: Document, files: dict[str, SourceFile]) -> tuple[str, str]:
-        """The document's domain and split."""
-        file = files[document.metadata["file"]]
-        return file.domain, "val" if file.held_out else split_of(document.text, **self.split)
-
-    def _chosen(self, document: Document, files: dict[str, SourceFile]) -> int | None:
-        """The document's hash if it is a candidate; without sampling every one is, and its hash does not matter."""
-        if self.rates is None:
-            return 0
-        number = sample_hash(document.text, self.split["seed"])
-        return number if number < self.rates[files[document.metadata["file"]].domain] * SPACE else None
+        self.records_dir.mkdir(parents=True, exist_ok=True)
+        write_json(self.records_dir / f"{rank:05d}.json", record)
 
     def _file_record(self, file: SourceFile, empty: bool) -> dict[str, Any]:
         folder = get_datafolder(self.input_dir)
@@ -127,11 +108,7 @@ class ShardWriter(PipelineStep):
 class ShardSet:
     """The shards that one task writes, one for each domain and split that it has documents of.
 
-    Args:
-        folder: Of the shards.
-        rank: The task, which names its shards.
-        encoder: Knows the type and the limit of the token ids.
-        hashes: Whether each document's sample_hash() goes to a file *.ds.hash beside the shard.
+    With `hashes`, each document's sample_hash() goes to a file *.ds.hash beside the shard, little-endian uint64.
     """
 
     def __init__(self, folder: Path, rank: int, encoder: Encoder, *, hashes: bool = False) -> None:
@@ -150,24 +127,35 @@ class ShardSet:
             mine = np.array([found == place for found in places])
             ids = encoded.ids if mine.all() else encoded.ids[np.repeat(mine, encoded.lengths)]
             ends = np.cumsum(encoded.lengths[mine]).tolist()
-            self[place].write(ids, ends, [number for number, is_mine in zip(numbers, mine, strict=True) if is_mine])
+            self[place].write(ids, ends, np.array(numbers, np.uint64)[mine] if self._hashes else None)
+
+    def copy(self, shard: Path, bound: int, place: tuple[str, str]) -> None:
+        """Appends those documents of another shard whose sample_hash() is below `bound`."""
+        hashes, ends = read_candidates(shard)
+        # a bound may be 2^64, more than a hash can be compared with
+        chosen = hashes <= np.uint64(bound - 1) if bound else np.zeros(len(hashes), bool)
+        starts = np.concatenate([[0], ends[:-1]])
+        dtype = np.dtype(self._encoder.dtype).newbyteorder("<")
+        for block in range(0, len(chosen), COPY_DOCUMENTS):
+            part = slice(block, block + COPY_DOCUMENTS)
+            if chosen[part].any():
+                first, last = starts[part][0], ends[part][-1]
+                tokens = np.fromfile(shard, dtype, count=last - first, offset=first * dtype.itemsize)
+                lengths = (ends - starts)[part]
+                kept = tokens[np.repeat(chosen[part], lengths)]
+                self[place].write(kept, np.cumsum(lengths[chosen[part]]).tolist())
 
     def close(self) -> list[dict[str, Any]]:
         """Closes and makes durable; returns what there is to know of each shard."""
         if self._hashes:
             for shard in self._shards.values():
-                np.asarray(shard.numbers, "<u8").tofile(hash_file(shard.path))
+                np.concatenate(shard.numbers).astype("<u8").tofile(f"{shard.path}.hash")
         return [{"domain": domain, "split": split, **shard.close()} for (domain, split), shard in self._shards.items()]
 
 
-def hash_file(shard: Path) -> Path:
-    """Where the hashes of a shard's documents are, little-endian uint64."""
-    return shard.with_name(shard.name + ".hash")
-
-
-def index_file(shard: Path) -> Path:
-    """Where datatrove puts the ends of a shard's documents, in tokens, little-endian uint64."""
-    return shard.with_name(shard.name + ".index")
+def read_candidates(shard: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The sample_hash() of each document of a shard, uint64, and where it ends, in tokens, int64."""
+    return np.fromfile(f"{shard}.hash", "<u8"), np.fromfile(f"{shard}.index", "<u8").astype(np.int64)
 
 
 class _Shard:
@@ -178,10 +166,10 @@ class _Shard:
         self._dtype = np.dtype(encoder.dtype).newbyteorder("<")
         self._file = TokenizedFile(str(folder), path, token_size=self._dtype.itemsize)
         self._max_token_id = -1
-        self.numbers: list[int] = []
-        """sample_hash() of each document."""
+        self.numbers = [np.empty(0, np.uint64)]
+        """sample_hash() of the documents, where it is asked for."""
 
-    def write(self, ids: np.ndarray, ends: Sequence[int], numbers: Sequence[int]) -> None:
+    def write(self, ids: np.ndarray, ends: Sequence[int], numbers: np.ndarray | None = None) -> None:
         """Appends documents, given their ids one after the other, where each ends in them, and their hashes."""
         if len(ids):
             self._max_token_id = max(self._max_token_id, int(ids.max()))
@@ -196,12 +184,13 @@ class _Shard:
                 f"embeddings for {self._encoder.embeddings:,} only. Remove the text, or use the model's own tokenizer."
             )
         self._file.write_bytes(ids.astype(self._dtype).tobytes(), list(ends))
-        self.numbers += numbers
+        if numbers is not None:
+            self.numbers.append(numbers)
 
     def close(self) -> dict[str, Any]:
         """Closes and makes durable; returns path, tokens, documents, max_token_id and sha256."""
         self._file.close()
-        for written in (self.path, index_file(self.path)):
+        for written in (self.path, Path(f"{self.path}.index")):  # the second by datatrove: where each document ends
             sync(written)
         return {
             "path": self._name,
@@ -212,14 +201,8 @@ class _Shard:
         }
 
 
-def write_record(folder: Path, rank: int, record: dict[str, Any]) -> None:
-    """Writes what a task did."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{rank:05d}.json", record)
-
-
 def read_record(folder: Path, rank: int) -> dict[str, Any]:
-    """What a task did, as write_record() wrote it."""
+    """What a task did, as its ShardWriter wrote it."""
     return read_json(folder / f"{rank:05d}.json", f"record of task {rank}")
 
 

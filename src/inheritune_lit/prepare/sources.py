@@ -5,21 +5,25 @@ writer to report: a corpus with silent holes can't be reproduced.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import pyarrow
+import pyarrow.parquet
 from datatrove.data import Document
 from datatrove.pipeline.readers.base import BaseDiskReader
+from pyarrow import types
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.prepare.compression import DAMAGE, decompressed, suffixes
 from inheritune_lit.prepare.executor import advance
-from inheritune_lit.prepare.file_names import ARROW, PARQUET, TEXT
+from inheritune_lit.prepare.formats import ARROW, DAMAGE, PARQUET, TEXT, decompressed, suffixes
 from inheritune_lit.prepare.listing import SourceFile
-from inheritune_lit.prepare.tables import Item, rows
 
+# A document, or what is wrong with it: (line or row number, text, problem or None).
+Item = tuple[int, str, str | None]
+BATCH_ROWS = 1000
 EMPTY = "empty file"  # no bad document: Spark and others write such parts
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16 and UTF-32
@@ -62,9 +66,11 @@ class CorpusReader(BaseDiskReader):
         except InheritError as error:
             raise InheritError(f"{self.data_folder.resolve_paths(filepath)}, {error}") from error
         except (*DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file
+            damaged = isinstance(error, DAMAGE) or (type(error) is OSError and error.errno is None)  # bz2's, pyarrow's
+            if not damaged:  # of the disk or the network, not of the file
                 place = f"{self.data_folder.resolve_paths(filepath)}, after line {line}"
-                raise InheritError(f"{place}: {error.strerror}. Mend that, and run the same command again.") from error
+                reason = getattr(error, "strerror", None) or str(error).strip()
+                raise InheritError(f"{place}: {reason}. Mend that, and run the same command again.") from error
             problem = f"damaged file: cut short or not what its name says, after line {line} ({error})"
             yield _document(filepath, line, "", problem)
         else:
@@ -77,7 +83,7 @@ class CorpusReader(BaseDiskReader):
             return
         with self.data_folder.open(filepath, "rb") as raw, decompressed(raw, filepath) as file:
             if kind in (*PARQUET, *ARROW):
-                for item, share in rows(file, kind in PARQUET, self.text_key, size):
+                for item, share in _rows(file, kind in PARQUET, self.text_key, size):
                     self.position = int(size * share)
                     yield item
                 return
@@ -106,7 +112,7 @@ def _whole(file: IO[bytes]) -> Iterator[Item]:
         yield 1, content.decode("utf-8-sig"), None  # a leading byte order mark is a signature, not text
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        yield line, "", f"not UTF-8 (byte 0x{content[error.start]:02x} at offset {error.start})"
+        yield line, "", _not_utf8(error)
 
 
 def _lines(file: IO[bytes], text_key: str) -> Iterator[Item]:
@@ -117,25 +123,22 @@ def _lines(file: IO[bytes], text_key: str) -> Iterator[Item]:
             _check_unicode(line)
         if not line.strip():
             continue
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            if (record := _leniently(line)) is None:
-                if first:
-                    _check_one_a_line(line, number)
-                yield number, "", f"{'broken JSON' if _is_utf8(line) else 'not UTF-8'} ({error})"
-                continue
-        finally:
-            first = False
-        yield number, *_text_of(record, text_key, number)
+        record, problem = _parsed(line)
+        if problem and first:
+            _check_one_a_line(line, number)
+        first = False
+        yield number, *(("", problem) if problem else _text_of(record, text_key, number))
 
 
-def _leniently(line: bytes) -> Any:
-    """What Python's json module writes and orjson refuses, NaN and Infinity, and a byte order mark; None if broken."""
+def _parsed(line: bytes) -> tuple[Any, str | None]:
+    """A record, or what is wrong; with what Python's json module writes and orjson refuses: NaN, Infinity, a mark."""
     try:
-        return json.loads(line.removeprefix(MARK).decode())
-    except (ValueError, RecursionError):
-        return None
+        return orjson.loads(line), None
+    except orjson.JSONDecodeError as error:
+        try:
+            return json.loads(line.removeprefix(MARK).decode()), None
+        except (ValueError, RecursionError) as other:
+            return None, f"{'not UTF-8' if isinstance(other, UnicodeDecodeError) else 'broken JSON'} ({error})"
 
 
 def _check_unicode(start: bytes) -> None:
@@ -148,33 +151,99 @@ def _check_unicode(start: bytes) -> None:
 def _check_one_a_line(line: bytes, number: int) -> None:
     """A file of one JSON value over many lines would be as many broken ones."""
     start = line.removeprefix(MARK).strip()
-    if start[:1] in (b"[", b"{") and start[-1:] in (b"[", b"{", b","):
+    if start.startswith((b"[", b"{")) and start.endswith((b"[", b"{", b",")):
         raise InheritError(
             f"line {number}: expected one JSON object a line, got one value over several lines. Rewrite it: "
             "jq -c '.[]' FILE if it is an array, jq -c . FILE if it is objects."
         )
 
 
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _text_of(record: Any, text_key: str, number: int) -> tuple[str, str | None]:
     """The text and what is wrong with it."""
-    text = record.get(text_key) if isinstance(record, dict) else None
-    if isinstance(text, str):
+    if not isinstance(record, dict):
+        found = type(record).__name__
+    elif text_key not in record:
+        found = f"the keys {sorted(record)}"
+    elif (text := record[text_key]) is None:
+        return "", None  # a blank document, as a null in a table is
+    elif isinstance(text, str):
         try:
             text.encode()
         except UnicodeEncodeError as error:
             return "", f"broken JSON (half of a surrogate pair at character {error.start})"
         return text, None
-    if isinstance(record, dict) and text_key in record and text is None:
-        return "", None  # a blank document, as a null in a table is
-    found = f"the keys {sorted(record)}" if isinstance(record, dict) else type(record).__name__
-    if isinstance(record, dict) and text_key in record:
+    else:
         found = f'"{text_key}": {type(text).__name__}'
     raise InheritError(f'line {number}: expected an object with a string under "{text_key}", got {found}.')
+
+
+def _rows(file: IO[bytes], is_parquet: bool, text_key: str, size: int) -> Iterator[tuple[Item, float]]:
+    """The rows of a table, each with the share of the file that is read with it, 0 to 1; a null is a blank text.
+
+    Args:
+        file: The file, at its beginning.
+        is_parquet: Parquet; else either of Arrow's formats.
+        text_key: The column of the text.
+        size: Of the file, in bytes.
+
+    Raises:
+        InheritError: there is no such column, or one that holds no text.
+        EOFError: the file is damaged.
+    """
+    item: Item
+    row, total = 0, 0
+    try:
+        if is_parquet:
+            table = pyarrow.parquet.ParquetFile(file)
+            schema, total = table.schema_arrow, table.metadata.num_rows
+            if total:
+                _check(schema, text_key)
+            batches = table.iter_batches(BATCH_ROWS, columns=[text_key]) if total else ()
+        else:
+            schema, batches = _open_arrow(file)
+        for batch in batches:
+            _check(schema, text_key)
+            place = file.tell() / max(size, 1)  # Arrow does not say how many rows there will be
+            for value in _as_bytes(batch.column(text_key)):
+                row += 1
+                try:
+                    item = row, (value or b"").decode(), None
+                except UnicodeDecodeError as error:
+                    item = row, "", _not_utf8(error)
+                yield item, row / total if total else min(1.0, place)
+    except pyarrow.ArrowException as error:
+        raise EOFError(str(error)) from error
+
+
+def _open_arrow(file: IO[bytes]) -> tuple[Any, Iterable[Any]]:
+    """Arrow has a file format and a stream format; Hugging Face's `save_to_disk` writes the latter."""
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+    return reader.schema, map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+
+
+def _check(schema: Any, text_key: str) -> None:
+    if schema.get_field_index(text_key) < 0:
+        raise InheritError(f'row 1: expected a column "{text_key}", got the columns {sorted(schema.names)}.')
+    kind = schema.field(text_key).type
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    if not any(is_kind(value) for is_kind in (*texts, types.is_binary, types.is_large_binary, types.is_binary_view)):
+        raise InheritError(
+            f'row 1: expected text in the column "{text_key}", got {kind}. Choose a column of text with --text_key: '
+            f"there are {', '.join(f'{field.name} ({field.type})' for field in schema)}."
+        )
+
+
+def _as_bytes(column: Any) -> list[bytes | None]:
+    """Bytes, because Arrow does not see to it that its strings are UTF-8."""
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    values: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
+    return values
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    """What to say of bytes that are no UTF-8."""
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start})"

@@ -1,10 +1,34 @@
-"""What a file's name says of it: whether it holds documents, and of which split."""
+"""The formats of documents: what a file's name says of it, and compressed files as streams of bytes.
 
+What is cut short is an error there, not an end.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+from types import SimpleNamespace
+from typing import IO, Any
+from zlib import error as ZlibError
 
-from inheritune_lit.prepare.compression import OPENERS, suffixes
+import pyarrow
+import zstandard
+
+# what reading a damaged file raises, next to a plain OSError without a number, which bz2 and pyarrow raise
+DAMAGE = (EOFError, gzip.BadGzipFile, zstandard.ZstdError, ZlibError, lzma.LZMAError)
+WINDOW = 2**31  # bytes that Zstandard may look back, `zstd --long=31`: its own limit, which readers set lower
+
+OPENERS: dict[str, Any] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".lz4": lambda raw: io.BufferedReader(pyarrow.CompressedInputStream(raw, "lz4")),
+    ".zst": lambda raw: io.BufferedReader(_ZstdFile(raw), 2**20),
+}
+OPENERS |= {".gzip": OPENERS[".gz"], ".lzma": OPENERS[".xz"], ".zstd": OPENERS[".zst"]}
 
 TEXT = (".txt", ".text")
 LINES = (".jsonl", ".json", ".ndjson", ".jsonlines")
@@ -65,3 +89,42 @@ def named_splits(paths: Sequence[str]) -> dict[str, str]:
                 alone = not place or suffixes(path)[0] not in TEXT or re.match(rf"{word}[-_]?\d*(-of-\d+)?\.", place)
                 sure |= {path} if alone else set()
     return {path: split for path, split in found.items() if training or path in sure}
+
+
+def suffixes(path: str) -> tuple[str, str]:
+    """A file's kind and its compression by the end of its name, in lower case: .JSON.GZ is ('.json', '.gz')."""
+    name = PurePath(path.lower())
+    return (PurePath(name.stem).suffix, name.suffix) if name.suffix in OPENERS else (name.suffix, "")
+
+
+def decompressed(raw: IO[bytes], path: str) -> IO[bytes]:
+    """The bytes inside a file, by its name's suffix."""
+    compression = suffixes(path)[1]
+    return OPENERS[compression](raw) if compression else raw
+
+
+class _ZstdFile(io.RawIOBase):
+    """Zstandard as a stream of bytes, to the end of the last frame.
+
+    fsspec's and zstandard's own readers stop without a word after the first frame, and where a file is cut short.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._ready = raw, memoryview(b"")
+        self._frame: Any = SimpleNamespace(eof=True, unused_data=b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            if not (data := self._frame.unused_data or self._raw.read(2**18)):
+                if not self._frame.eof:
+                    raise EOFError("the last Zstandard frame does not end")
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+            self._ready = memoryview(self._frame.decompress(data))
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
