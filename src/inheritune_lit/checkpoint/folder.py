@@ -102,21 +102,6 @@ def load_config(folder: Path) -> "Config":
     return config
 
 
-def config_of(recipe: Mapping[str, Any]) -> "Config":
-    """litGPT's Config of the model that a recipe trains: its model_config, or else the model that it names.
-
-    Raises:
-        InheritError: litGPT does not accept it.
-    """
-    from litgpt.config import Config
-
-    model = recipe.get("model_config")
-    try:
-        return Config(**model) if model else Config.from_name(recipe["model_name"])
-    except Exception as error:  # litGPT checks with asserts and lets the constructor's errors through
-        raise InheritError(f"litGPT does not accept the recipe's model: {type(error).__name__}: {error}") from error
-
-
 def check_per_layer(lists: Mapping[str, Any], n_layer: int, path: Path) -> None:
     """Lists with an entry for each block have as many as there are blocks; None is no list.
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.checkpoint.folder import config_of, find_checkpoint, load_config
+from inheritune_lit.checkpoint.folder import find_checkpoint, load_config
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.grow.stages import Settings
 from inheritune_lit.recipes.check.findings import Finding, report
+from inheritune_lit.recipes.recipe import Recipe
 
 NEEDED = (
     *("model_config.n_layer", "data.init_args.data_path", "train.max_tokens", "train.max_seq_length"),
@@ -68,7 +69,7 @@ def _check_same_model(reference: Path, model_config: Mapping[str, Any]) -> None:
     Raises:
         InheritError: naming what differs.
     """
-    there, stated = asdict(load_config(reference)), asdict(config_of({"model_config": model_config}))
+    there, stated = asdict(load_config(reference)), asdict(Recipe.of({"model_config": model_config}).config)
     for config in (there, stated):
         config["hf_config"] = {key: value for key, value in config["hf_config"].items() if key not in ("name", "org")}
         del config["name"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.folder import config_of
 from inheritune_lit.recipes.recipe import Recipe
 
 Mode = Literal["restart", "continue"]
@@ -170,7 +169,7 @@ def shorter(model_config: Mapping[str, Any], blocks: int) -> dict[str, Any]:
     """The model_config of the first `blocks` blocks: n_layer and, for architectures that have them, per-layer lists."""
     from inheritune_lit.checkpoint.layers import slice_config
 
-    whole = config_of({"model_config": model_config})
+    whole = Recipe.of({"model_config": model_config}).config
     before, after = asdict(whole), asdict(slice_config(whole, range(blocks)))
     return {**model_config, **{key: value for key, value in after.items() if value != before[key]}}
 
@@ -207,4 +206,4 @@ def parameters(recipe: Mapping[str, Any]) -> int:
     """Of the recipe's model, tied weights once; it is built without data."""
     from inheritune_lit.plan.model import count_parameters
 
-    return count_parameters(config_of(recipe), tied=bool(recipe["train"].get("tie_embeddings"))).total
+    return count_parameters(Recipe.of(recipe).config, tied=bool(recipe["train"].get("tie_embeddings"))).total

@@ -13,7 +13,7 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, sha256_file
 from inheritune_lit.base.yaml_document import Document
-from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder, config_of
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, WEIGHTS, checkpoint_folder
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import zip_records
 from inheritune_lit.data.manifest import Manifest
@@ -164,7 +164,7 @@ def _exportable(document: Document) -> list[Finding]:
 
     if not (stated := document.get("tokenizer_dir")) or not (folder := checkpoint_folder(stated)).is_dir():
         return []
-    config = config_of(document.content)
+    config = Recipe(document).config
 
     def describes() -> None:
         path = folder / HF_CONFIG
