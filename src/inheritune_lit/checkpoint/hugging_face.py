@@ -71,7 +71,7 @@ def weight_files(folder: Path) -> list[Path]:
     safetensors come first: they can't hold code.
 
     Raises:
-        InheritError: there are none, or an index names one that is not there.
+        InheritError: there are none, an index names one that is not there, or two of them hold the same tensor.
     """
     for whole in ("model.safetensors", "pytorch_model.bin"):
         if (folder / whole).is_file():
@@ -84,13 +84,31 @@ def weight_files(folder: Path) -> list[Path]:
         missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
         if missing or not names:
             raise InheritError(f"{index} names files that are not in {folder}: {', '.join(missing) or 'none at all'}.")
-        return [folder / name for name in names]
+        files = [folder / name for name in names]
+        _check_distinct([path for path in files if path.suffix == ".safetensors"])
+        return files
     shards = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     there = f"; {', '.join(shards[:3])} is no such file, and no index names it" if shards else ""
     raise InheritError(
         f"{folder} holds no Hugging Face weights: neither model.safetensors nor pytorch_model.bin, nor the "
         f"index of either{there}."
     )
+
+
+def _check_distinct(shards: list[Path]) -> None:
+    """Which of two tensors of one name is taken, depends on who reads them."""
+    from safetensors import SafetensorError, safe_open
+
+    seen: set[str] = set()
+    for path in shards:
+        try:
+            with safe_open(path, "np") as file:
+                names = set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise InheritError(f"{path} is not whole: {error}. Fetch it again.") from error
+        if twice := seen & names:
+            raise InheritError(f"{min(twice)} is in {path} and in another file of its index. Fetch the model again.")
+        seen |= names
 
 
 def is_tied(weights: Weights) -> bool:

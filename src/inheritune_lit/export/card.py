@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.folders import natural
 from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.runs.folder import ranks_of, share_of_training
 from inheritune_lit.runs.lineage import Lineage
@@ -143,7 +144,8 @@ def _number(value: Any) -> str:
     return "unknown" if value is None else f"{value + 0:,}"  # + 0: a value that is not there says its name, unformatted
 
 
-FILTERS: dict[str, Callable[[Any], str]] = {
+FILTERS: dict[str, Callable[[Any], Any]] = {
+    "in_order": lambda origins: sorted(origins.items(), key=lambda item: natural(item[0])),
     "known": lambda value: str(value) if value or value == 0 else "unknown",
     "code": lambda value: f"`{value}`" if value else "unknown",
     "number": _number,
