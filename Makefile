@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: help demo grow-demo test test-faults recipes check format clean
 
 help:
-	@echo "make demo       the whole way on a real small model and real text (about 15 minutes on 2 cores)"
+	@echo "make demo       the whole way on a real small model and real text (about 18 minutes on 2 cores)"
 	@echo "make grow-demo  growth for real: a small GPT-2, trained here, against random starts (about as long)"
 	@echo "make test       formatting, lint, types and tests: all that a contributor needs"
 	@echo "make test-faults  every fault of tests/faults, long ones too (about half an hour)"
