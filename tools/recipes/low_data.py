@@ -228,8 +228,8 @@ def _sources(run: Run) -> str:
         "quarter to a sixty-fourth of the tokens that the first n need for the same loss (benchmarks/starts.md of the "
         "repository). A guess: that it holds for billions of both, that these shares of first and last are this "
         "reference's, that the paper's learning rate suits. To measure the blocks, once the data are prepared: "
-        f"`inheritune choose {run.reference.folder} --data {run.corpus.folder} --keep {run.n_layer} --out_dir "
-        "out/choice`; write the --layers that it names into the surgery recipe."
+        f"`inheritune choose {run.reference.folder} --data {run.corpus.folder} --keep {run.n_layer} --learning_rate "
+        f"{run.learning_rate:.0e} --out_dir out/choice`; write the --layers that it names into the surgery recipe."
     )
     random = run.random * (
         "tokenizer_dir is the folder that surgery wrote, for a random start too: litGPT copies config.json from there "

@@ -55,7 +55,7 @@ def choose(
         context: Tokens in that cache.
         candidates: How many choices to train, 3 to 6.
         steps: Optimizer steps of the last round, 1,024 tokens a step on a CPU and 32,768 on a GPU.
-        learning_rate: Its peak, the same for all choices.
+        learning_rate: Its peak, the same for all choices; for billions of parameters rather your recipe's, as 3e-4.
         max_seq_length: Tokens of a window; 256 on a CPU, 1,024 on a GPU, the model's context at most.
         windows: Held-out windows to measure on.
         dry_run: Say what would be done and about how long it takes.

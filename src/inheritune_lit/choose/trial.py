@@ -37,7 +37,7 @@ class Batch:
 
         if torch.accelerator.is_available():
             length = max_seq_length or min(1024, block_size)
-            return cls(length, max(8, 2**15 // length // 8 * 8), 8)
+            return cls(length, max(2, 2**15 // length // 2 * 2), 2)  # not compiled, it needs more memory than a run
         length = max_seq_length or min(256, block_size)
         windows = max(1, 1024 // length)
         return cls(length, windows, windows)
