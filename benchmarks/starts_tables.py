@@ -46,19 +46,6 @@ def last(arm: Row) -> float:
     return float(arm["curve"][-1][1])
 
 
-def reached(arm: Row, goal: float) -> float | None:
-    """Steps to a loss, between two looks by the loss over the logarithm of steps."""
-    before: tuple[float, float] | None = None
-    for step, loss in arm["curve"]:
-        if loss <= goal:
-            if before is None or before[0] == 0:
-                return float(step)
-            share = (before[1] - goal) / (before[1] - loss)
-            return float(before[0] * (step / before[0]) ** share)
-        before = (step, loss)
-    return None
-
-
 def millions(steps: float, results: dict[str, Any]) -> str:
     return (
         f"{steps * results['step_tokens'] / 1e6:.2g}M"
@@ -137,6 +124,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 results["references"][family]["val"], color=FAINT, linestyle="--", linewidth=1, label="reference"
             )
             axes.set(xscale="log", xlabel="million tokens", ylabel="held-out loss, nats per token", ylim=(2, 7))
+            axes.xaxis.set_major_formatter("{x:g}")
             axes.set_title(title, loc="left", fontsize=10)
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend()

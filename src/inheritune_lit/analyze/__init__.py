@@ -111,7 +111,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
     depths = [tuple(range(n)) for n in range(1, n_layer + 1)]
     windows = torch.cat(batches)
     sequences = windows[_spread(ATTENTION_SEQUENCES, len(windows)), None]
-    with _progress(measures.block_passes(n_layer, depths) * len(batches) + n_layer * len(sequences)) as bar:
+    with block_progress(measures.block_passes(n_layer, depths) * len(batches) + n_layer * len(sequences)) as bar:
         losses = measures.choice_losses(model, batches, depths, bar.update)
         blocks = measures.block_statistics(model, sequences, bar.update)
     return {
@@ -189,7 +189,8 @@ def validation_windows(
     return batches, length
 
 
-def _progress(blocks: int) -> Any:
+def block_progress(blocks: int) -> Any:
+    """A bar over so many block passes, on a terminal only."""
     from tqdm import tqdm
 
     return tqdm(total=blocks, desc="  blocks run", unit="block", disable=not sys.stderr.isatty() or None)

@@ -165,13 +165,16 @@ def _intention(config: "Config", n: int, trial: "Trial", candidates: int, steps:
 
 
 def _write(choice: dict[str, Any], folder: Path, reference: Path, out_dir: Path) -> None:
+    import yaml
+
     from inheritune_lit.choose.figure import draw
 
     draw(choice, folder)
     write_json(folder / "choice.json", choice)
-    depth, layers = choice["reference"]["n_layer"], choice["winner"]["layers"]
+    target = out_dir.with_name(f"{out_dir.name}_start")
+    settings = {"source_dir": str(reference), "layers": choice["winner"]["layers"], "out_dir": str(target)}
     (folder / "surgery.yaml").write_text(
-        f"# {choice['keep']} of {depth} blocks, chosen by `inheritune choose`; choice.json says how.\n"
-        f'source_dir: {reference}\nlayers: "{layers}"\nout_dir: {out_dir.with_name(f"{out_dir.name}_start")}\n',
+        "# The blocks that `inheritune choose` found; choice.json says how.\n"
+        + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )

@@ -10,7 +10,7 @@ COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 
 def draw(choice: dict[str, Any], out_dir: Path) -> None:
     """Writes choice.png and choice.svg."""
-    rows = sorted(choice["candidates"], key=lambda row: (-len(row["rounds"]), row["rounds"][-1]["loss"]))
+    rows = choice["candidates"]
     depth = choice["reference"]["n_layer"]
     title = f"{choice['keep']} of {depth} blocks, trained for a short while"
     with drawing(out_dir / "choice", (12, 4.6), title, ncols=2, width_ratios=(3, 2)) as (left, right):

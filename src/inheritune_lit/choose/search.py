@@ -1,7 +1,6 @@
 """The search: cuts compared untrained, a few of them trained in two rounds, and what that says."""
 
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from itertools import chain
@@ -9,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
-from inheritune_lit.analyze import validation_windows
-from inheritune_lit.analyze.measures import Blocks, block_passes, choice_losses, first_and_last
-from inheritune_lit.base.files import read_json, write_json
+from inheritune_lit.analyze import block_progress, validation_windows
+from inheritune_lit.analyze.measures import Blocks, block_passes, choice_losses
+from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.base.precision import in_fast_type
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.choose.candidates import Candidate, field, kinds, turns
@@ -46,9 +44,8 @@ class Untrained:
         )
         model = in_fast_type(model.to(device), device)
         depth = self.config.n_layer
-        passes = block_passes(depth, first_and_last(depth, [keep])) * len(few)
         self.kinds = kinds(depth, keep, turns(model, few, depth - keep))
-        with tqdm(total=passes, desc="  blocks run", unit="block", disable=not sys.stderr.isatty() or None) as bar:
+        with block_progress(block_passes(depth, self.kinds) * len(few)) as bar:
             self.losses: dict[Blocks, ValidationLoss] = choice_losses(model, few, self.kinds, bar.update)
         self.whole = validation_loss(model, self.held_out).mean
 
@@ -69,11 +66,11 @@ def search(trial: Trial, keep: int, folder: Path, made: dict[str, Any]) -> dict[
     known = Untrained(trial, keep, made["windows"])
     chosen = field(known.kinds, known.losses, made["candidates"])
     work = folder / "work"
-    if work.is_dir() and read_json(work / "made.json", "search") != made:
-        shutil.rmtree(work)
-    if not work.is_dir():
+    settings = work / "made.json"
+    if not settings.is_file() or read_json(settings, "search") != made:
+        shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        write_json(work / "made.json", made)
+        write_json_whole(settings, made)
     results, left = _train(trial, chosen, made, work, known)
     shutil.rmtree(work)
     first, second = left[:2]
@@ -97,7 +94,7 @@ def search(trial: Trial, keep: int, folder: Path, made: dict[str, Any]) -> dict[
         "untrained_windows": min(made["windows"], UNTRAINED_WINDOWS),
         "candidates": [
             {"kind": c.kind, "layers": c.layers, "blocks": c.blocks, "untrained": c.untrained.mean, "rounds": found}
-            for c, found in results.items()
+            for c, found in sorted(results.items(), key=lambda item: (-len(item[1]), item[1][-1]["loss"]))
         ],
         "winner": {"layers": first.layers, "lead": lead, "stderr": stderr, "clear": lead > 2 * stderr}
         | {"runner_up": second.layers},

@@ -11,7 +11,7 @@ def table(choice: dict[str, Any]) -> str:
     lengths = sorted({r["steps"] for row in choice["candidates"] for r in row["rounds"]})
     heads = ("--layers", "kind", "untrained", *(f"{n} steps" for n in lengths), "±")
     rows = []
-    for row in sorted(choice["candidates"], key=lambda row: (-len(row["rounds"]), row["rounds"][-1]["loss"])):
+    for row in choice["candidates"]:
         losses = {r["steps"]: f"{r['loss']:.3f}" for r in row["rounds"]}
         last = row["rounds"][-1]["stderr"]
         rows.append(

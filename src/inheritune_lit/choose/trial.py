@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import pretrain
-from inheritune_lit.base.files import read_json, write_json
+from inheritune_lit.base.files import read_json, write_json_whole
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG
 from inheritune_lit.choose.candidates import Candidate
@@ -65,7 +65,7 @@ class Trial:
         from inheritune_lit.data.manifest import Manifest
 
         model_config = yaml.safe_load((start / MODEL_CONFIG).read_text(encoding="utf-8"))
-        windows = max(1, (Manifest(self.data).splits["train"].tokens - 1) // self.batch.max_seq_length)
+        windows = max(1, Manifest(self.data).splits["train"].windows(self.batch.max_seq_length))
         needed = steps * self.batch.global_batch_size
         init_args = {"data_path": str(self.data), "epochs": -(-needed // windows), "seed": SEED, "num_workers": 0}
         adamw = {"lr": self.learning_rate, "weight_decay": 0.1, "betas": [0.9, 0.95]}
@@ -123,7 +123,7 @@ class Trial:
         seconds = round(time.perf_counter() - began, 1)
         found: dict[str, Any] = {"steps": steps, "tokens": steps * self.batch.tokens, "seconds": seconds}
         found |= {"loss": loss.mean, "stderr": loss.stderr, "per_window": loss.per_window}
-        write_json(path, found)
+        write_json_whole(path, found)
         for folder in (run, start):
             shutil.rmtree(folder)
         return found

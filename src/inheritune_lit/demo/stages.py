@@ -81,7 +81,7 @@ def render(paths: Paths, start: str) -> dict[str, Any]:
     }
     data = recipe["data"]["init_args"]
     data["data_path"] = str(paths.tokens)
-    windows = (Manifest(paths.tokens).splits["train"].tokens - 1) // train["max_seq_length"]
+    windows = Manifest(paths.tokens).splits["train"].windows(train["max_seq_length"])
     data["epochs"] = math.ceil(paths.steps * train["global_batch_size"] / windows)
     return recipe
 

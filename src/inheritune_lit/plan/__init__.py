@@ -31,8 +31,10 @@ def plan(
     from inheritune_lit.plan.report import as_json, table
 
     figures = plan_recipe(recipe, gpu=gpu, devices=devices, nodes=nodes)
-    as_text = json_format.dumps(as_json(figures), indent=2, ensure_ascii=False)
-    print(as_text if json else f"{recipe}\n\n{table(figures)}")
+    if json:
+        print(json_format.dumps(as_json(figures), indent=2, ensure_ascii=False))
+    else:
+        print(f"{recipe}\n\n{table(figures)}")
 
 
 def plan_recipe(path: Path, *, gpu: str = "a6000", devices: int | None = None, nodes: int | None = None) -> "Plan":

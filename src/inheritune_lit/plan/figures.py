@@ -54,13 +54,13 @@ class Plan:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens of an optimizer step."""
-        return self.gpus * self.accumulation * self.micro_batch * self.sequence
+        """Tokens of an optimizer step; plan_on lets no recipe through that has none."""
+        return self.recipe.step_tokens or 0
 
     @property
     def steps(self) -> int:
         """Optimizer steps, each whole."""
-        return self.tokens // self.step_tokens
+        return self.recipe.steps or 0
 
     @cached_property
     def parameters(self) -> Parameters:

@@ -23,8 +23,9 @@ def plan_here(recipe: Mapping[str, Any]) -> "Plan":
     Raises:
         InheritError: a number of the recipe is none, or litGPT would shrink its batch.
     """
-    devices, nodes = Recipe.of(recipe).machines(None, None)  # None where litGPT takes all, which torch is not asked for
-    return plan_on(Recipe.of(recipe), HERE, devices or visible_gpus(len(gpu_names())) or 1, nodes)
+    asked = Recipe.of(recipe)
+    devices, nodes = asked.machines(None, None)  # None where litGPT takes all, which torch is not asked for
+    return plan_on(asked, HERE, devices or visible_gpus(len(gpu_names())) or 1, nodes)
 
 
 def visible_gpus(there: int) -> int:
