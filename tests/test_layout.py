@@ -19,7 +19,7 @@ FLOORS = (
     ("export",),
     ("verify", "evaluate"),
     ("pretrain", "analyze", "report"),
-    ("choose", "demo", "grow"),
+    ("choose", "demo", "grow", "reproduce"),
 )
 
 

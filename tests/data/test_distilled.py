@@ -25,7 +25,7 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import WEIGHTS, load_config
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.data import DistilledTokens, PackedTokens
-from inheritune_lit.data.distilled import CHUNK, chunked_cross_entropy, gradient_of
+from inheritune_lit.data.distilled import CHUNK, gradient_of
 from inheritune_lit.data.tokenizer import Tokenizer
 
 STEPS, SAVED, MICRO = 36, 30, 2

@@ -1,14 +1,13 @@
 """DistilledTokens: PackedTokens whose target learns from a teacher's logits too, inside plain `litgpt pretrain`.
 
-Importing this module replaces one more name in litgpt.pretrain, `chunked_cross_entropy`. What it returns is always
-litGPT's own cross-entropy, so that curves compare; in training it has another gradient.
+Its loss stands in tokens.chunked_cross_entropy's place. What it returns is always litGPT's own cross-entropy, so that
+curves compare; in training it has another gradient.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import litgpt.pretrain
 import torch
 from litgpt.utils import chunked_cross_entropy as litgpt_cross_entropy
 from torch import Tensor
@@ -20,24 +19,9 @@ from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.encoding import open_tokenizer
 from inheritune_lit.data.teacher import check_teacher
-from inheritune_lit.data.tokens import MicroBatch, PackedTokens, TrainLoader
+from inheritune_lit.data.tokens import PackedTokens, TrainLoader
 
 CHUNK = 256  # tokens whose probabilities are held at a time, in float32: 50 MB for a vocabulary of 50,000
-
-
-def chunked_cross_entropy(logits: Any, targets: Tensor, *args: Any, **options: Any) -> Tensor:
-    """litGPT's function of this name, but for micro-batches whose loader has a loss of its own.
-
-    Validation computes no gradients, and litGPT's count of FLOPs, on the meta device, has no micro-batch.
-    """
-    batch = MicroBatch.latest
-    if not torch.is_grad_enabled() or targets.is_meta or batch is None or batch.loader.loss is None:
-        return litgpt_cross_entropy(logits, targets, *args, **options)
-    assert batch.tokens is not None  # else looking into it would have been an error
-    return batch.loader.loss(batch.tokens, logits, targets)
-
-
-litgpt.pretrain.chunked_cross_entropy = chunked_cross_entropy  # while litGPT's parser imports a recipe's data
 
 
 @dataclass(kw_only=True)

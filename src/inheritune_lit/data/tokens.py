@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import litgpt.pretrain
 import torch
 from litgpt.data import DataModule
 from litgpt.tokenizer import Tokenizer
+from litgpt.utils import chunked_cross_entropy as litgpt_cross_entropy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,6 +22,7 @@ from inheritune_lit.data.encoding import identity, vocabulary_size
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import GlobalOrder, Windows
 from inheritune_lit.data.tokenizer import install_in_litgpt as install_tokenizer
+from inheritune_lit.data.trace import Trace
 from inheritune_lit.gpt2.install import install_in_litgpt as place_gpt2
 
 # litGPT's parser imports this module for a recipe's data, before it opens the tokenizer and builds the model
@@ -38,6 +41,7 @@ class TrainLoader(DataLoader[Tensor]):
         self.order, self.windows = order, windows
         self.consumed = 0
         self.to_tell = 2 if os.environ.get(TELL) and order.rank == 0 else 0
+        self.trace = Trace(order.rank, order.num_replicas)
         self.loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         """Of a micro-batch's tokens, logits and targets, where it is not litGPT's cross-entropy"""
         self.identity: dict[str, Any] = {
@@ -109,6 +113,25 @@ class MicroBatch:
             self.loader.to_tell -= 1
         self.loader.consumed, MicroBatch.latest = self._end, self
         return self.tokens[key]
+
+
+def chunked_cross_entropy(logits: Any, targets: Tensor, *args: Any, **options: Any) -> Tensor:
+    """litGPT's function of this name, but for micro-batches whose loader has a loss of its own; the first are noted.
+
+    Validation computes no gradients, and litGPT's count of FLOPs, on the meta device, has no micro-batch.
+    """
+    batch = MicroBatch.latest
+    if not torch.is_grad_enabled() or targets.is_meta or batch is None:
+        return litgpt_cross_entropy(logits, targets, *args, **options)
+    assert batch.tokens is not None  # else looking into it would have been an error
+    loader, own = batch.loader, batch.loader.loss
+    loss = own(batch.tokens, logits, targets) if own else litgpt_cross_entropy(logits, targets, *args, **options)
+    if loader.consumed <= loader.trace.samples:
+        loader.trace.note(loader.consumed, loader.order.micro_batch, loss.item())
+    return loss
+
+
+litgpt.pretrain.chunked_cross_entropy = chunked_cross_entropy
 
 
 def _as_it_is(batch: Any) -> Any:

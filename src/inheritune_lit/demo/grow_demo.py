@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from inheritune_lit.base.commands import inheritune
 from inheritune_lit.base.folders import locked, staging
-from inheritune_lit.demo.inputs import HELD_OUT, TEXT_FILE, check_recipes, fetch, inheritune, write_text
+from inheritune_lit.demo.inputs import HELD_OUT, TEXT_FILE, check_recipes, fetch, write_text
 
 RECIPE, DATA_RECIPE = Path("recipes/growth/demo.yaml"), Path("recipes/data/growth_demo.yaml")
 VOCABULARY = 1024
@@ -43,13 +44,18 @@ def make_inputs(out_dir: Path) -> None:
     text, tokenizer = out_dir / "text", out_dir / "tokenizer"
     fetch(out_dir / "downloads", [TEXT_FILE])
     write_text(out_dir / "downloads", text)
+    make_tokenizer(text, tokenizer)
+    folders = [text, "--out_dir", out_dir / "tokens", "--tokenizer_dir", tokenizer]
+    inheritune("prepare", "--config", DATA_RECIPE, *folders)
+
+
+def make_tokenizer(text: Path, tokenizer: Path) -> None:
+    """A tokenizer made from all of the text but what is held out, unless it is there."""
     if not tokenizer.is_dir():
         plays = [path for path in sorted(text.iterdir()) if path.name != HELD_OUT]
         with staging(tokenizer) as folder:
             train_tokenizer((path.read_text(encoding="utf-8") for path in plays), folder)
         print(f"  a tokenizer of {VOCABULARY:,} tokens in {tokenizer}")
-    folders = [text, "--out_dir", out_dir / "tokens", "--tokenizer_dir", tokenizer]
-    inheritune("prepare", "--config", DATA_RECIPE, *folders)
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> None:

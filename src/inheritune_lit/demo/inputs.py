@@ -2,15 +2,13 @@
 
 import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
+from inheritune_lit.base.commands import run_module
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
 from inheritune_lit.base.folders import staging
@@ -28,25 +26,6 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # chat template, which means nothing to what we train.
 MODEL_NAME = "SmolLM2-135M"
 PROMPT, ANSWER = "The capital of France is", " Paris"
-
-
-def run_module(module: str, *args: object, name: str = "", **environment: str) -> None:
-    """Runs `python -m module args` with this interpreter, and prints it as one would type it: `name args`.
-
-    Raises:
-        InheritError: it failed; what it printed tells why.
-    """
-    command = shlex.join([name or module, *map(str, args)])
-    print(f"  $ {' '.join([*(f'{key}={value}' for key, value in environment.items()), command])}", flush=True)
-    python = [sys.executable, "-m", module, *map(str, args)]
-    code = subprocess.run(python, check=False, env={**os.environ, **environment}).returncode
-    if code:
-        raise InheritError(f"`{command}` failed with exit code {code}: see above.")
-
-
-def inheritune(*args: object, **environment: str) -> None:
-    """One of our commands, by `run_module`."""
-    run_module("inheritune_lit", *args, name="inheritune", **environment)
 
 
 def check_recipes(*recipes: Path) -> None:

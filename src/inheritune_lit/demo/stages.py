@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from inheritune_lit.base.commands import inheritune
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG
 from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.demo.inputs import HELD_OUT, convert, fetch, inheritune, write_text
+from inheritune_lit.demo.inputs import HELD_OUT, convert, fetch, write_text
+from inheritune_lit.demo.package import QUESTIONS
 from inheritune_lit.demo.results import compare
 from inheritune_lit.evaluate.cloze import write_cloze
 
@@ -19,7 +21,6 @@ RECIPE = Path("recipes/demo.yaml")
 DATA_RECIPE = Path("recipes/data/demo.yaml")
 REFERENCE_BLOCKS = 30
 DEFAULT_LAYERS, DEFAULT_STEPS = "0-3,19-29", 30  # what `inheritune choose` found; the recipe's
-QUESTIONS = 40
 WINDOWS, LENGTH = 8, 128  # of the analysis: 1,024 tokens, as every depth costs a pass through the head
 
 

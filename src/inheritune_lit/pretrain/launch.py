@@ -1,5 +1,6 @@
 """`train`: one recipe, run to its end in its folder: litGPT started where the run was, listened to, explained."""
 
+import os
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.checkpoint.folder import WEIGHTS
-from inheritune_lit.data import TELL
+from inheritune_lit.data import TELL, trace
 from inheritune_lit.plan.figures import Plan
 from inheritune_lit.pretrain import patched_litgpt, resume, retention
 from inheritune_lit.pretrain.cluster import taken_away
@@ -24,7 +25,7 @@ from inheritune_lit.pretrain.options import Options
 from inheritune_lit.pretrain.process import Terminated, listen
 from inheritune_lit.pretrain.record import begin, check_same, environment_of, parents, read_record, run_lock, set_aside
 from inheritune_lit.pretrain.watch import Diverged, Progress, Watch
-from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECEIPT, RUN_RECIPE
+from inheritune_lit.runs.folder import FORMAT, LAUNCH, LOG, RUN_RECEIPT, RUN_RECIPE, TRACE
 
 NOT_CLIPPED = "is non-finite, so it cannot be clipped"  # how Fabric, on one device, ends a run whose loss is NaN
 SHOWN = 64  # windows that are named one by one
@@ -110,6 +111,7 @@ class Launch:
         self.record["launches"].append(
             {"from_step": self.watch.step, "began": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             | {"micro_batch_size": self.recipe["train"]["micro_batch_size"], "world_size": self.plan.gpus}
+            | {"compiled": {**os.environ, **environment}.get("TORCHDYNAMO_DISABLE") != "1"}
             | here
         )
         alone = taken_away(self.options.before_python, self.recipe.get("num_nodes") or 1)
@@ -120,7 +122,7 @@ class Launch:
                 command,
                 self.run / LOG,
                 self.watch,
-                environment={**alone, **environment, TELL: "1"},
+                environment={**alone, **environment, TELL: "1", trace.VARIABLE: self._traced()},
                 lock=lock,
                 on_progress=self._hear,
                 grace=self.options.grace,
@@ -148,6 +150,11 @@ class Launch:
             path = resume.convert(checkpoint, now, self.run)
         print(f"Resuming after step {checkpoint.step} of {self.plan.steps}, {checkpoint.path.parent}", flush=True)
         return ["--resume", str(path), "--initial_checkpoint_dir", "null"]
+
+    def _traced(self) -> str:
+        """The first steps' samples, whose losses are noted, and where."""
+        batch = self.plan.step_tokens // self.plan.sequence
+        return f"{trace.STEPS[-1] * batch}:{(self.run / TRACE).absolute()}"
 
     def _hear(self, progress: Progress) -> None:
         self.on_progress(progress)

@@ -96,6 +96,7 @@ def sections(subjects: Sequence[Subject], plots: Path, baselines: str) -> list[S
         Section("runs", "Runs", tables(("", training.runs_table(subjects)), differing)),
         Section("loss", "Loss", reach, curves, _curves_note(subjects)),
         Section("held-out", "Held-out text", held_out),
+        Section("verdict", "Is it the run that was locked?", tables(*map(_verdict, subjects))),
         *evaluations,
         Section("published", losses[1], (("", losses[0]),)) if losses else Section("published", ""),
         Section("layers", "Layers", tables(("", layers_table(subjects))), pictures=_pictures(subjects, plots)),
@@ -129,6 +130,15 @@ def _evaluations(subjects: Sequence[Subject], plots: Path, baselines: str) -> li
 
 def _drawn(caption: str, stem: Path) -> Picture:
     return Picture(caption, stem.with_name(f"{stem.name}.svg"))
+
+
+def _verdict(subject: Subject) -> tuple[str, Table | None]:
+    """What `inheritune reproduce` found, if it looked."""
+    if (found := subject.verdict) is None:
+        return subject.name, None
+    rows = tuple(Row(f"{layer}: {what}", heads(*cells)) for layer, what, *cells in found["table"])
+    titles = heads("what", "expected", "got", "band, nats", "result")
+    return found["sentence"], Table(titles, rows, tuple(found["reasons"]), is_text=True)
 
 
 def _pictures(subjects: Sequence[Subject], folder: Path) -> tuple[Picture, ...]:

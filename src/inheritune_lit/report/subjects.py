@@ -35,6 +35,8 @@ class Subject:
     """analysis/analysis.json"""
     figures: tuple[Path, ...]
     """Of analysis/"""
+    verdict: Mapping[str, Any] | None = None
+    """verdict.json of `inheritune reproduce`"""
 
     @property
     def receipt(self) -> Mapping[str, Any]:
@@ -148,13 +150,15 @@ def _read(folder: Path) -> Subject:
     run = read_run(folder) if (folder / RUN_RECIPE).is_file() else None
     if run and run.finished:
         read_json(folder / RUN_RECEIPT, "run's receipt", ("tokens",))
+    verdict = folder / "verdict.json"
+    judged = read_json(verdict, "verdict", ("sentence", "table", "reasons")) if verdict.is_file() else None
     if run is None and not (results or figures or analysis):
         raise InheritError(
             f"{folder} has neither {RUN_RECIPE} nor evaluation/ nor analysis/: there is nothing to report. Name the "
             "out_dir of an `inheritune pretrain`, or a folder that `inheritune evaluate` was run on, as plain "
             "`litgpt pretrain` leaves no record to draw curves from."
         )
-    return Subject(folder.name, folder, run, evaluations, loss, analysis, tuple(figures))
+    return Subject(folder.name, folder, run, evaluations, loss, analysis, tuple(figures), judged)
 
 
 def _read_results(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ RUN_RECIPE = "recipe.yaml"
 LAUNCH = "launch.json"
 LOG = "pretrain.log"
 MODEL = "model"
+TRACE = "trace"  # the losses of the first steps, a file a rank
 WEIGHTS_DIR = "weights"  # bare weights of single steps, each in a folder of the step's number
 HYPERPARAMETERS = "hyperparameters.yaml"  # of plain `litgpt pretrain`, in each checkpoint of its run
 FORMAT = 1

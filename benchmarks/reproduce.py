@@ -1,0 +1,348 @@
+"""What `inheritune reproduce` sees: planted differences and honest ones, each a real run of 30 steps of litgpt pretrain.
+
+    python benchmarks/reproduce.py INPUTS OUT_DIR              # runs what is not there yet, then prints the tables
+    python benchmarks/reproduce.py INPUTS OUT_DIR --tables     # prints the tables alone
+
+INPUTS holds what the demos start from: reference/, text/ and growth/tokenizer/ (demo/ after `make demo` and `make grow-demo`).
+Two models: the demo's reference cut to 4 blocks, and a GPT-2 of 4 blocks and width 128 from random weights, on a text
+whose epoch is 12 steps long. Every seed has an undisturbed run, which its others are compared with. A run is a fork of a
+process that has imported litGPT, so that it takes its steps' time and little more.
+"""
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # compiled runs switch it on
+
+import yaml
+
+from inheritune_lit.data import trace
+
+STEPS, EPOCH, LENGTH, SAVED = 30, 12, 64, 10
+PLAYS = ("rape_of_lucrece.txt", "sonnets.txt", "hamlet.txt")  # the last is held out
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A run that differs from the undisturbed one in one thing."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Dotted keys of the recipe"""
+    plant: str = ""
+    """What is changed in code; the name of a function below"""
+    data: str = "tokens"
+    start: str = "start"
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of a new process, where a fork would be too late"""
+
+
+LR, BETAS = "optimizer.init_args.lr", "optimizer.init_args.betas"
+PLANTED = {
+    "another data seed": Arm({"data.init_args.seed": "+1"}),
+    "two documents swapped": Arm(data="swapped"),
+    "one block other than said": Arm(start="other_block"),
+    "final norm left out": Arm(plant="no_final_norm"),
+    "targets shifted by one": Arm(plant="shifted_targets"),
+    "dropout 0.1": Arm(plant="dropout"),
+    "learning rate × 1.05": Arm({LR: 1.05}),
+    "learning rate × 0.95": Arm({LR: 0.95}),
+    "learning rate × 1.1": Arm({LR: 1.1}),
+    "learning rate × 0.9": Arm({LR: 0.9}),
+    "learning rate × 1.5": Arm({LR: 1.5}),
+    "learning rate × 0.5": Arm({LR: 0.5}),
+    "warm-up doubled": Arm({"train.lr_warmup_steps": 2.0}),
+    "weight decay 0": Arm({"optimizer.init_args.weight_decay": 0.0}),
+    "β2 0.999": Arm({BETAS: [0.9, 0.999]}),
+    "no gradient clipping": Arm({"train.max_norm": None}),
+    "bf16-true": Arm({"precision": "bf16-true"}),
+    "batch halved": Arm({"train.global_batch_size": 0.5, "train.micro_batch_size": 0.5}),
+    "an epoch's order repeated": Arm(plant="same_order"),
+}
+HONEST = {
+    "again": Arm(),
+    "micro-batch 1": Arm({"train.micro_batch_size": "=1"}),
+    "micro-batch 2": Arm({"train.micro_batch_size": "=2"}),
+    "one thread more": Arm(plant="threads"),
+    "another kind of CPU": Arm(
+        environment={"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+    ),
+    "resumed after a kill": Arm({"train.save_interval": f"={SAVED}"}, plant="killed"),
+    "compiled": Arm(plant="compiled"),
+    "two FSDP ranks": Arm({"devices": "=2", "train.micro_batch_size": "=2"}),
+    "bf16-mixed": Arm({"precision": "bf16-mixed"}),
+}
+
+
+# What is planted in code, in the process that trains
+
+
+def no_final_norm() -> None:
+    import torch
+
+    _built(lambda model: setattr(model.transformer, "ln_f", torch.nn.Identity()))
+
+
+def dropout() -> None:
+    import torch
+
+    def add(model: Any) -> None:
+        for block in model.transformer.h:
+            block.register_forward_hook(
+                lambda block, inputs, out: torch.nn.functional.dropout(out, 0.1, block.training)
+            )
+
+    _built(add)
+
+
+def _built(change: Callable[[Any], None]) -> None:
+    import litgpt.pretrain
+
+    before = litgpt.pretrain.fit
+
+    def fit(**arguments: Any) -> None:
+        model = arguments["state"]["model"]
+        while hasattr(model, "_forward_module") or hasattr(model, "_orig_mod"):
+            model = getattr(model, "_orig_mod", None) or model._forward_module
+        change(model)
+        before(**arguments)
+
+    litgpt.pretrain.fit = functools.wraps(before)(fit)
+
+
+def shifted_targets() -> None:
+    import litgpt.pretrain
+
+    before = litgpt.pretrain.chunked_cross_entropy
+    litgpt.pretrain.chunked_cross_entropy = lambda logits, targets, *a, **o: before(
+        logits, targets.roll(1, -1), *a, **o
+    )
+
+
+def same_order() -> None:
+    from inheritune_lit.data import order
+
+    before = order.epoch_order
+    order.epoch_order = lambda windows, seed, epoch: before(windows, seed, 0)
+
+
+def threads() -> None:
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads() + 1)
+
+
+def compiled() -> None:
+    import torch._dynamo.config
+
+    torch._dynamo.config.disable = False
+
+
+def killed() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == SAVED + 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register_optimizer_step_post_hook(count)
+
+
+# Inputs
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    tokenizer: Path
+    batch: int
+    lr: float
+    reference: Path | None
+    folder: Path
+
+    def make_inputs(self, text: Path) -> None:
+        """Shards, the same with two documents swapped, and the starts; each is left where it is there."""
+        per_token = 3.6 if self.reference else 2.0  # characters
+        size = int(EPOCH * self.batch * LENGTH * per_token / 6)
+        for data in ("tokens", "swapped"):
+            if (self.folder / data).is_dir():
+                continue
+            documents = self.folder / f"{data}_text"
+            documents.mkdir(parents=True, exist_ok=True)
+            pieces = [(text / PLAYS[i % 2]).read_text(encoding="utf-8")[i * size :][:size] for i in range(7)]
+            if data == "swapped":
+                pieces[1], pieces[2] = pieces[2], pieces[1]
+            for number, piece in enumerate(pieces):
+                (documents / f"part{number}.txt").write_text(piece, encoding="utf-8")
+            held_out = (text / PLAYS[2]).read_text(encoding="utf-8")[2000:][: 3 * size]
+            (documents / "hamlet.txt").write_text(held_out, encoding="utf-8")
+            _inheritune(
+                *("prepare", documents, "--out_dir", self.folder / data, "--tokenizer_dir", self.tokenizer),
+                *("--val_share", 0.0, "--val_glob", "*hamlet*"),
+            )
+        if self.reference:
+            for start, layers in {"start": "0-1,28-29", "other_block": "0-1,27,29"}.items():
+                if not (self.folder / start).is_dir():
+                    _inheritune("surgery", self.reference, "--layers", layers, "--out_dir", self.folder / start)
+
+    def recipe(self, arm: Arm, seed: int, out_dir: Path) -> dict[str, Any]:
+        demo = ROOT / ("recipes/demo.yaml" if self.reference else "recipes/gpt2/demo_k8.yaml")
+        recipe: dict[str, Any] = yaml.safe_load(demo.read_text(encoding="utf-8"))
+        start = self.folder / arm.start if self.reference else None
+        if start:
+            recipe["model_config"] = yaml.safe_load((start / "model_config.yaml").read_text(encoding="utf-8"))
+        else:
+            recipe["model_config"] |= {"n_layer": 4}
+        recipe |= {"initial_checkpoint_dir": start and str(start), "out_dir": str(out_dir), "seed": seed}
+        recipe |= {"tokenizer_dir": str(start or self.tokenizer), "precision": "32-true"}
+        data = recipe["data"]["init_args"]
+        data |= {"data_path": str(self.folder / arm.data), "seed": seed, "epochs": 4}
+        recipe["train"] |= {"max_tokens": STEPS * self.batch * LENGTH, "max_seq_length": LENGTH}
+        recipe["train"] |= {"global_batch_size": self.batch, "micro_batch_size": self.batch, "lr_warmup_steps": 5}
+        recipe["train"] |= {"min_lr": self.lr / 10, "save_interval": None, "log_interval": 1, "max_norm": 1.0}
+        recipe["eval"] |= {"interval": 1000, "initial_validation": True}
+        recipe["optimizer"]["init_args"] |= {"lr": self.lr, "weight_decay": 0.1, "betas": [0.9, 0.95]}
+        for key, value in arm.settings.items():
+            place = recipe
+            *path, last = key.split(".")
+            for part in path:
+                place = place[part]
+            if isinstance(value, str) and value[0] in "+=":
+                place[last] = int(value[1:]) + (place[last] if value[0] == "+" else 0)
+            elif isinstance(value, float) and value:
+                place[last] = type(place[last])(place[last] * value)
+            else:
+                place[last] = value
+        recipe["eval"]["max_iters"] = self.batch // recipe["train"]["micro_batch_size"]  # the same windows
+        recipe["train"]["max_tokens"] = STEPS * recipe["train"]["global_batch_size"] * LENGTH
+        return recipe
+
+
+def _inheritune(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "inheritune_lit", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+# Runs
+
+
+def run(model: Model, name: str, arm: Arm, seed: int) -> Path:
+    """The folder of a run, made if it is not there."""
+    folder = model.folder / "runs" / f"{name.replace(' ', '_')}-{seed}"
+    if (folder / "done.json").is_file():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    recipe = model.recipe(arm, seed, folder / "out")
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    began = time.perf_counter()
+    command = ["pretrain", "--config", str(path)]
+    traced = {trace.VARIABLE: f"{STEPS * recipe['train']['global_batch_size']}:{(folder / 'trace').absolute()}"}
+    code = _train(command, folder, arm, traced)
+    if arm.plant == "killed":
+        assert code == -signal.SIGKILL, f"{folder} was to be killed, and ended with {code}"
+        checkpoint = folder / f"out/step-{SAVED:08d}/lit_model.pth"
+        more = ["--resume", str(checkpoint), "--initial_checkpoint_dir", "null"]
+        code = _train([*command, *more], folder, Arm(), traced)
+    shutil.rmtree(folder / "out" / "final", ignore_errors=True)
+    for checkpoint in (folder / "out").glob("step-*"):
+        shutil.rmtree(checkpoint)
+    losses = trace.step_losses(folder / "trace", recipe["train"]["global_batch_size"])
+    done = {"code": code, "seconds": time.perf_counter() - began, "steps": len(losses)}
+    (folder / "done.json").write_text(json.dumps(done), encoding="utf-8")
+    print(f"{model.name}: {name}, seed {seed}: exit {code}, {len(losses)} steps, {done['seconds']:.0f} s", flush=True)
+    return folder
+
+
+def _train(command: list[str], folder: Path, arm: Arm, variables: dict[str, str]) -> int:
+    """The exit code of `litgpt pretrain`: in a fork, or in a new process where the environment or ranks ask for one."""
+    two_ranks = arm.settings.get("devices") == "=2"
+    if arm.environment or two_ranks:
+        places = [str(ROOT / "tests/helpers/fsdp")] * two_ranks + sys.path
+        environment = {
+            **os.environ,
+            **variables,
+            **arm.environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        }
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            python = [sys.executable, "-m", "litgpt", *command]
+            return subprocess.run(python, stdout=log, stderr=log, env=environment, check=False).returncode
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        log_file = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log_file, 1)
+        os.dup2(log_file, 2)
+        os.environ |= variables
+        import litgpt.__main__
+        import torch
+
+        import inheritune_lit.data.tokens  # noqa: F401  # before what is planted, as a recipe's parser would
+
+        torch.set_num_threads(1)
+        if arm.plant:
+            globals()[arm.plant]()
+        sys.argv = ["litgpt", *command]
+        litgpt.__main__.main()
+        code = 0
+    except BaseException:  # the fork must not go on with what its parent does
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--models", nargs="*", default=["gpt2", "smollm2"])
+    parser.add_argument("--arms", nargs="*", help="of these names alone")
+    parser.add_argument("--tables", action="store_true")
+    given = parser.parse_args()
+    inputs, out_dir = given.inputs.absolute(), given.out_dir.absolute()
+    models = [
+        Model("gpt2", inputs / "growth/tokenizer", 8, 1e-3, None, out_dir / "gpt2"),
+        Model("smollm2", inputs / "reference", 4, 5e-4, inputs / "reference", out_dir / "smollm2"),
+    ]
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(out_dir / "inductor")
+    for model in models:
+        if given.tables or model.name not in given.models:
+            continue
+        import litgpt.__main__  # noqa: F401  # once, for all forks
+
+        model.make_inputs(inputs / "text")
+        for name, arm in {"undisturbed": Arm(), **PLANTED, **HONEST}.items():
+            if given.arms and name not in given.arms:
+                continue
+            if name == "two FSDP ranks" and model.reference:  # FSDP unties its embeddings: another model
+                continue
+            if name == "one block other than said" and not model.reference:  # it has random blocks
+                continue
+            for seed in range(given.seeds):
+                run(model, name, arm, seed)
+
+
+if __name__ == "__main__":
+    main()
