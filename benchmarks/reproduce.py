@@ -1,24 +1,26 @@
-"""What `inheritune reproduce` sees: planted differences and honest ones, each a real run of 30 steps of litgpt pretrain.
+"""What `inheritune reproduce` sees: planted and honest differences, each a real run of 30 steps of litgpt pretrain.
 
     python benchmarks/reproduce.py INPUTS OUT_DIR              # runs what is not there yet, then prints the tables
     python benchmarks/reproduce.py INPUTS OUT_DIR --tables     # prints the tables alone
 
-INPUTS holds what the demos start from: reference/, text/ and growth/tokenizer/ (demo/ after `make demo` and `make grow-demo`).
-Two models: the demo's reference cut to 4 blocks, and a GPT-2 of 4 blocks and width 128 from random weights, on a text
-whose epoch is 12 steps long. Every seed has an undisturbed run, which its others are compared with. A run is a fork of a
-process that has imported litGPT, so that it takes its steps' time and little more.
+INPUTS holds what the demos start from: reference/, text/ and growth/tokenizer/ (demo/ after `make demo` and `make
+grow-demo`). Two models: the demo's reference cut to 4 blocks, and a GPT-2 of 4 blocks and width 128 from random
+weights, on a text whose epoch is 12 steps long. Every seed has an undisturbed run, which its others are compared with.
+A run is a fork of a process that has imported litGPT, so that it takes its steps' time and little more.
 """
 
 import argparse
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,12 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # compiled runs switch it on
 
 import yaml
 
-from inheritune_lit.data import trace
+from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.data import order, trace
+from inheritune_lit.data.manifest import Manifest
+from inheritune_lit.reproduce import facts
+from inheritune_lit.reproduce.compare import EXACT, compare
+from inheritune_lit.runs.folder import STEP
 
 STEPS, EPOCH, LENGTH, SAVED = 30, 12, 64, 10
 PLAYS = ("rape_of_lucrece.txt", "sonnets.txt", "hamlet.txt")  # the last is held out
@@ -131,8 +138,6 @@ def shifted_targets() -> None:
 
 
 def same_order() -> None:
-    from inheritune_lit.data import order
-
     before = order.epoch_order
     order.epoch_order = lambda windows, seed, epoch: before(windows, seed, 0)
 
@@ -312,6 +317,127 @@ def _train(command: list[str], folder: Path, arm: Arm, variables: dict[str, str]
         os._exit(code)
 
 
+# Tables
+
+KNOWN = 2  # seeds whose honest runs say how far such runs may differ; those of the others are judged by it
+SOURCES = {
+    **{"again": "machine", "one thread more": "machine", "another kind of CPU": "machine"},
+    **{"micro-batch 1": "micro_batch", "micro-batch 2": "micro_batch", "resumed after a kill": "resumed"},
+    **{"compiled": "compiled", "two FSDP ranks": "ranks", "bf16-mixed": "precision"},
+}
+
+
+def facts_of(model: Model, name: str, arm: Arm, seed: int) -> dict[str, Any] | None:
+    """What a run is made from and how it went; None if it is not there."""
+    folder = model.folder / "runs" / f"{name.replace(' ', '_')}-{seed}"
+    if not (folder / "done.json").is_file():
+        return None
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    start = recipe["initial_checkpoint_dir"]
+    fingerprint = Weights(Path(start) / "lit_model.pth").fingerprint() if start else "random"
+    manifest = Manifest(model.folder / arm.data)
+    with as_planted(arm.plant):
+        exact = facts.exact(recipe, {"start": {"fingerprint": fingerprint}}, manifest)
+    losses = trace.step_losses(folder / "trace", recipe["train"]["global_batch_size"])
+    printed = STEP.search((folder / "log.txt").read_text(encoding="utf-8", errors="replace"))
+    return {
+        "exact": exact,
+        "first_steps": {
+            "untrained": float(printed[4]) if printed else None,
+            "losses": {str(step): losses[step] for step in trace.STEPS if step in losses},
+            "numerics": {
+                "precision": recipe["precision"],
+                "compiled": name == "compiled",
+                "ranks": recipe["devices"],
+                "micro_batch": recipe["train"]["micro_batch_size"],
+                "device": "CPU",
+                "resumed": name == "resumed after a kill",
+            },
+        },
+    }
+
+
+@contextmanager
+def as_planted(plant: str) -> Iterator[None]:
+    """The planted order of windows, where that is what was planted: L0 hashes what the changed code reads."""
+    before = order.epoch_order
+    try:
+        if plant == "same_order":
+            same_order()
+        yield
+    finally:
+        order.epoch_order = before
+
+
+def tables(models: list[Model], seeds: int) -> str:
+    found = {
+        (model.name, name, seed): facts_of(model, name, arm, seed)
+        for model in models
+        for name, arm in {"undisturbed": Arm(), **PLANTED, **HONEST}.items()
+        for seed in range(seeds)
+    }
+    steps = [str(step) for step in trace.STEPS]
+
+    def apart(model: str, name: str, seed: int) -> dict[str, float] | None:
+        run, base = found[model, name, seed], found[model, "undisturbed", seed]
+        if not run or not base:
+            return None
+        one, other = run["first_steps"]["losses"], base["first_steps"]["losses"]
+        return {step: abs(one[step] - other[step]) for step in steps if step in one}
+
+    measured = {source: dict.fromkeys(steps, 0.0) for source in SOURCES.values()}
+    for name, source in SOURCES.items():
+        for model in models:
+            for seed in range(min(KNOWN, seeds)):
+                for i, step in enumerate(steps):
+                    sizes = apart(model.name, name, seed) or {}
+                    largest = max([sizes.get(s, 0.0) for s in steps[: i + 1]], default=0.0)
+                    measured[source][step] = max(measured[source][step], largest)
+    allowed = {source: {"measured": "", "losses": sizes} for source, sizes in measured.items()}
+
+    def judged(model: str, name: str, seed: int) -> Any:
+        run, base = found[model, name, seed], found[model, "undisturbed", seed]
+        if not run or not base:
+            return None
+        first = {**base["first_steps"], "repeats": 1, "deviation": {}, "allowed": allowed}
+        return compare({"name": name, "status": "run", **base, "first_steps": first}, run)
+
+    lines = ["Largest differences of the honest runs, in nats (seeds 0 and 1, both models):", ""]
+    lines += ["| source | " + " | ".join(f"step {step}" for step in steps) + " |", "|---" * (len(steps) + 1) + "|"]
+    for source, sizes in measured.items():
+        lines.append(f"| {source} | " + " | ".join(f"{sizes[step]:.1e}" for step in steps) + " |")
+    for title, arms in (("Planted", PLANTED), ("Honest", HONEST)):
+        for model in models:
+            heads = ["runs", "seen by L0, at", "seen by L1", "first step", "apart at step 30"]
+            lines += ["", f"{title}, {model.name}:", "", f"| difference | {' | '.join(heads)} |", "|---" * 6 + "|"]
+            for name in arms:
+                verdicts = {seed: judged(model.name, name, seed) for seed in range(seeds)}
+                verdicts = {seed: verdict for seed, verdict in verdicts.items() if verdict}
+                if arms is HONEST:  # the others made the bands
+                    verdicts = {seed: verdict for seed, verdict in verdicts.items() if seed >= KNOWN}
+                if verdicts:
+                    lines.append(_row(name, verdicts, {seed: apart(model.name, name, seed) or {} for seed in verdicts}))
+    return "\n".join(lines)
+
+
+def _row(name: str, verdicts: dict[int, Any], sizes: dict[int, dict[str, float]]) -> str:
+    exact, first, steps = 0, 0, []
+    what: dict[str, None] = {}
+    for verdict in verdicts.values():
+        bad = [row for row in verdict.rows if row.result == "differs"]
+        zero = [row.what for row in bad if row.layer == EXACT]
+        one = [row.what.removeprefix("loss at step ") for row in bad if row.layer != EXACT]
+        exact, first = exact + bool(zero), first + bool(one)
+        what |= dict.fromkeys(re.sub(r"\d+", "N", word) for word in zero)
+        steps += [int(word) for word in one if word.isdecimal()][:1]
+    last = [size["30"] for size in sizes.values() if "30" in size]
+    count = len(verdicts)
+    cells = [str(count), f"{exact}: {', '.join(what)}" if exact else "0", str(first)]
+    cells += ["–" if not steps else f"{min(steps)}–{max(steps)}" if len({*steps}) > 1 else str(steps[0])]
+    cells += [f"{min(last):.1e}–{max(last):.1e}" if last else "–"]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=Path)
@@ -342,6 +468,7 @@ def main() -> None:
                 continue
             for seed in range(given.seeds):
                 run(model, name, arm, seed)
+    print(tables(models, given.seeds))
 
 
 if __name__ == "__main__":

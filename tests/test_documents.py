@@ -12,7 +12,12 @@ from helpers.models import ROOT
 
 from inheritune_lit.__main__ import COMMANDS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes/README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "recipes/README.md",
+    ROOT / "recipes/CONTRIBUTING.md",
+]
 MADE = ("checkpoints/", "data/", "out/", "small-llama", "demo/")  # by the commands themselves
 
 

@@ -27,6 +27,7 @@ from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.data import DistilledTokens, PackedTokens
 from inheritune_lit.data.distilled import CHUNK, gradient_of
 from inheritune_lit.data.tokenizer import Tokenizer
+from inheritune_lit.data.tokens import chunked_cross_entropy
 
 STEPS, SAVED, MICRO = 36, 30, 2
 SETTINGS = {"weight": 0.7, "temperature": 2.0}

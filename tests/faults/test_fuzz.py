@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers.models import make_checkpoint, make_tokenizer, make_tokens
 
 from inheritune_lit.base.errors import InheritError
@@ -24,6 +25,9 @@ from inheritune_lit.data.inspect import document_lengths
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.tokens import PackedTokens
 from inheritune_lit.grow.ledger import Ledger
+from inheritune_lit.recipes.listing import shipped
+from inheritune_lit.reproduce.compare import compare
+from inheritune_lit.reproduce.document import checksum, read_lock
 from inheritune_lit.runs.folder import read_run
 from inheritune_lit.surgery.command import surgery
 
@@ -155,6 +159,18 @@ def test_ledgers(files: Path) -> None:
         Ledger(files / "growth", identity).begin("n4", {"blocks": 4}, {"train": {"max_tokens": 10}}, {"start": "abc"})
 
     attack(files / "growth/growth.json", read, INPUTS // 12, damaged_bytes, damaged_json)
+
+
+def test_locks(tmp_path: Path) -> None:
+    path = tmp_path / "demo.lock.yaml"
+    path.write_bytes((shipped() / "demo.lock.yaml").read_bytes())
+    found = yaml.safe_load(path.read_bytes())
+
+    def stamped(content: bytes, chance: random.Random) -> bytes:
+        document = json.loads(damaged_json(json.dumps(found).encode(), chance))
+        return yaml.safe_dump(document | {"checksum": checksum(document)}).encode()
+
+    attack(path, lambda: str(compare(read_lock(path), found)), INPUTS // 30, damaged_bytes, stamped, stamped)
 
 
 def test_checkpoints(files: Path) -> None:

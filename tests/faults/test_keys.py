@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers.faults import Fault
 from helpers.models import ROOT
-from helpers.recipes import COMMANDS, PRETRAIN, RECIPES
+from helpers.recipes import COMMANDS, LOCKS, PRETRAIN, RECIPES
 
 from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
@@ -100,4 +100,4 @@ def test_suite(tmp_path: Path, fault: Fault, path: Path, how: str) -> None:
 
 def test_every_recipe_is_here() -> None:
     everything = [path for path in (ROOT / "recipes").rglob("*.yaml") if "tasks" not in path.parts]
-    assert sorted([*PRETRAIN, *OTHERS, *SUITES]) == sorted(everything)
+    assert sorted([*PRETRAIN, *OTHERS, *SUITES, *LOCKS]) == sorted(everything)

@@ -11,7 +11,7 @@ from litgpt.pretrain import setup as litgpt_pretrain
 from helpers.models import ROOT
 from inheritune_lit.grow import grow
 from inheritune_lit.prepare.command import prepare
-from inheritune_lit.recipes.listing import recipes
+from inheritune_lit.recipes.listing import LOCK, recipes
 from inheritune_lit.surgery.command import surgery
 
 EVAL = sorted((ROOT / "recipes/eval").rglob("*.yaml"))
@@ -40,7 +40,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
-RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*EVAL})
+LOCKS = sorted((ROOT / "recipes").rglob(f"*{LOCK}"))
+
+
+RECIPES = sorted({*(ROOT / "recipes").rglob("*.yaml")} - {*EVAL, *LOCKS})
 
 
 PRETRAIN = recipes(ROOT / "recipes")

@@ -1,10 +1,10 @@
-"""All rendered files of recipes/: `litgpt pretrain` recipes, surgery recipes, the README with its tables."""
+"""All rendered files of recipes/: `litgpt pretrain` recipes, their locks, surgery recipes, the README's tables."""
 
 import sys
 from pathlib import Path
 
 from inheritune_lit.plan.model import count_parameters
-from recipes import gpt2, low_data
+from recipes import gpt2, locks, low_data
 from recipes.body import power
 
 
@@ -13,7 +13,8 @@ def render_all() -> dict[str, str]:
     page = (Path(__file__).parent / "readme.md").read_text(encoding="utf-8")
     for mark, runs in (("{LOW_DATA}\n", low_data.runs()), ("{GPT2}\n", gpt2.runs())):
         page = page.replace(mark, "".join(map(_row, runs)))
-    return low_data.render() | gpt2.render() | {"README.md": page}
+    files = low_data.render() | gpt2.render()
+    return files | locks.render(files) | {"README.md": page}
 
 
 def _row(run: low_data.Run | gpt2.Run) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.text_table import aligned
 from inheritune_lit.base.yaml_document import read_document
-from inheritune_lit.recipes.listing import listed, recipes, shipped
+from inheritune_lit.recipes.listing import LOCK, listed, recipes, shipped
 
 
 def list_recipes() -> None:
@@ -18,7 +18,7 @@ def list_recipes() -> None:
 
 
 def copy(name: str, out_dir: Path) -> None:
-    """Copies a shipped recipe into a folder of yours, with its target's surgery recipe, or what a growth trains.
+    """Copies a shipped recipe into a folder of yours, with its lock, its surgery recipe, or what a growth trains.
 
     Args:
         name: As `inheritune recipes list` shows it.
@@ -30,7 +30,7 @@ def copy(name: str, out_dir: Path) -> None:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "`inheritune recipes list` shows them."
         raise InheritError(f"No recipe is named {name!r}. {hint}")
-    files, recipe = [source], read_document(source)
+    files, recipe = [source, *source.parent.glob(f"{source.stem}{LOCK}")], read_document(source)
     cut = f"{Path(recipe.get('tokenizer_dir') or '').name}.yaml"  # surgery's folder, of random starts too
     if (shipped() / "surgery" / cut).is_file():
         files.append(shipped() / "surgery" / cut)

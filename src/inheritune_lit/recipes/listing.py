@@ -3,6 +3,9 @@
 from importlib.resources import files
 from pathlib import Path
 
+LOCK = ".lock.yaml"
+"""How the lock that stands beside a recipe is named, after the recipe"""
+
 
 def shipped() -> Path:
     """The folder of the shipped recipes: recipes/ of a source tree, its copy in an installed package."""
@@ -11,7 +14,8 @@ def shipped() -> Path:
 
 def recipes(folder: Path) -> list[Path]:
     """The `litgpt pretrain` recipes of a folder; in its other folders are those of other commands."""
-    return [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("gpt2/*.yaml"))]
+    found = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("gpt2/*.yaml"))]
+    return [path for path in found if not path.name.endswith(LOCK)]
 
 
 def listed() -> list[list[str]]:

@@ -93,7 +93,11 @@ def write(bundle: Bundle, folder: Path) -> None:
     if inputs["surgery"]:
         places = {"source_dir": FOLDERS["reference"], "out_dir": FOLDERS["start"]}
         _dump(folder / SURGERY, {**inputs["surgery"], **places})
-    places = {"input_dir": FOLDERS["text"], "out_dir": FOLDERS["tokens"], "tokenizer_dir": FOLDERS["reference"]}
+    places = {
+        "input_dir": inputs["data"].get("input_dir", FOLDERS["text"]),
+        "out_dir": FOLDERS["tokens"],
+        "tokenizer_dir": FOLDERS["reference"],
+    }
     _dump(folder / DATA, {**inputs["data"], **places})
     lock_of(folder / f"{bundle.name}.yaml").write_text(lock_text(_bare(bundle.lock)), encoding="utf-8")
     for suite in bundle.lock["whole_run"]["scores"]:

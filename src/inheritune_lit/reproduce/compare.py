@@ -75,7 +75,9 @@ def compare(lock: Mapping[str, Any], found: Mapping[str, Any]) -> Verdict:
             how to come to know it.
     """
     rows = list(_exact(lock["exact"], found.get("exact") or {}))
-    if "first_steps" in found:
+    if lock["status"] == "not run":
+        rows.append(Row(FIRST, "the lock's run: not run", None, None, None, "unknown"))
+    elif "first_steps" in found:
         rows += _first_steps(lock["first_steps"], found["first_steps"])
     if "whole_run" in found:
         rows += _whole_run(lock["whole_run"], found["whole_run"])

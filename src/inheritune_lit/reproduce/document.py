@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import yaml
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.folders import natural
 from inheritune_lit.base.yaml_document import read_document
+from inheritune_lit.recipes.listing import LOCK as SUFFIX
 
-SUFFIX = ".lock.yaml"
 FORMAT = 1
 LARGEST = 2**20  # bytes; the demo's has 10 kB
+LARGEST_NUMBER = 10**18
 TEXT, NUMBER = (str, type(None)), (int, float, type(None))
 NUMBERS = {None: NUMBER}  # None stands for any key
 SETTINGS = {None: object}
@@ -48,7 +48,10 @@ SCHEMA: dict[Any, Any] = {
         "scores": {None: {None: {"metric": str, "num_fewshot": int, "value": NUMBER, "stderr": NUMBER}}},
         "source": TEXT,
     },
-    "made": {None: object},
+    "made": {
+        **dict.fromkeys(("machine", "git"), TEXT),
+        **dict.fromkeys(("seconds", "tokens_per_second", "mfu", "tokens", "steps"), NUMBER),
+    },
     "inputs": {
         "reference": dict.fromkeys(("name", "hub", "package", "licence", "bytes"), (*TEXT, int)),
         "surgery": SETTINGS,
@@ -125,9 +128,9 @@ def _problem(value: Any, schema: Any, where: str) -> str | None:
                 return f"{where or 'it'} has the unknown key {name!r}"
             if problem := _problem(item, schema.get(name, schema.get(None)), f"{where}.{name}".lstrip(".")):
                 return problem
-        lacking = [name for name in schema if name is not None and name not in value and where == ""]
-        return f"it lacks {', '.join(lacking)}" if lacking else None
-    if isinstance(value, float) and not math.isfinite(value):
+        lacking = [name for name in schema if name is not None and name not in value]
+        return f"{where or 'it'} lacks {', '.join(lacking)}" if lacking else None
+    if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:  # NaN is not below it either
         return f"{where} is {value}"
     if schema is object:
         return None

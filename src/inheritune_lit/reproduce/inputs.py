@@ -32,7 +32,7 @@ def inputs_of_run(run: Run, manifest: Manifest, reference: str | None, licence: 
     receipt = (run.receipt.get("start") or {}).get("inheritance") or tokenizers_receipt(run.recipe)
     return {
         "reference": _reference(run, receipt, reference, licence),
-        "surgery": _surgery(receipt) if receipt else None,
+        "surgery": _surgery(receipt or {}),
         "data": data_settings(manifest.content),
     }
 
@@ -56,12 +56,12 @@ def _reference(
     }
 
 
-def _surgery(receipt: Mapping[str, Any]) -> dict[str, Any] | None:
-    """surgery's settings out of its receipt; None where one command alone does not make the start again."""
+def _surgery(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """surgery's settings out of its receipt; none where one command alone does not make the start again."""
     start, blocks = receipt.get("start"), receipt.get("blocks")
     rule = RULES.get(start)  # type: ignore[arg-type]
     if rule is None or rule.grows or not isinstance(blocks, list):
-        return None
+        return {}
     layers = None if rule.halves else layers_argument(blocks) if rule.place is None else str(len(blocks))
     settings = {"start": start, "layers": layers, "dtype": receipt.get("dtype"), "seed": receipt.get("seed")}
     return {name: value for name, value in settings.items() if value is not None}

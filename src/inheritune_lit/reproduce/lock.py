@@ -16,6 +16,8 @@ from inheritune_lit.reproduce.document import lock_of, lock_text
 from inheritune_lit.reproduce.inputs import inputs_of_run
 from inheritune_lit.runs.folder import RUN_RECIPE, Run, read_run
 
+MADE = ("git", "seconds", "tokens_per_second", "mfu", "tokens", "steps")
+
 
 def write_lock(
     run: Path,
@@ -86,13 +88,16 @@ def locked(name: str, run: Path, others: Sequence[Path]) -> dict[str, Any]:
             "source": None,
         },
         "made": {
-            **{
-                key: main.receipt.get(key)
-                for key in ("hardware", "seconds", "tokens_per_second", "mfu", "git", "tokens")
-            },
-            "steps": main.receipt.get("steps"),
+            "machine": _machine(main.receipt.get("hardware") or {}),
+            **{key: main.receipt.get(key) for key in MADE},
         },
     }
+
+
+def _machine(hardware: Mapping[str, Any]) -> str | None:
+    if gpus := hardware.get("gpus"):
+        return f"{hardware.get('world_size')} × {gpus[0]}"
+    return f"{hardware['cores']} CPU cores" if hardware.get("cores") else None
 
 
 def _run(subject: Subject) -> Run:

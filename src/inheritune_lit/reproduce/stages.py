@@ -95,9 +95,9 @@ class Lab:
             record["start"] = self.start()
             if settings.get("data", {}).get("init_args", {}).get("teacher_dir") == FOLDERS["reference"]:
                 record["teacher"] = {"fingerprint": self.fingerprint(self.reference)}
-            if record["start"]["fingerprint"] != self.bundle.lock["exact"]["start"]:
+            if self.bundle.lock["exact"]["start"] not in (None, record["start"]["fingerprint"]):
                 self.why.append("Shards and training were not looked at: it is another run from its start on.")
-            elif self.text.is_dir() or (Path(FOLDERS["tokens"]) / MANIFEST).is_file():
+            elif self.has_text or (Path(FOLDERS["tokens"]) / MANIFEST).is_file():
                 manifest = self.shards()
             else:
                 self.why.append(
@@ -129,6 +129,11 @@ class Lab:
         )
         return False
 
+    @property
+    def has_text(self) -> bool:
+        """Whether there is something to prepare: a folder, or a data set that prepare streams."""
+        return self.text.is_dir() or "input_dir" in self.bundle.lock["inputs"]["data"]
+
     def start(self) -> dict[str, Any]:
         """What surgery makes of the reference; `start` as a run's receipt has it."""
         if not (self.bundle.folder / SURGERY).is_file():
@@ -147,9 +152,9 @@ class Lab:
     def shards(self) -> Manifest:
         """The shards that prepare makes of the text."""
         config, tokens = self.bundle.folder / DATA, Path(FOLDERS["tokens"])
-        if self.text.is_dir():
-            folders = ["--tokenizer_dir", self.reference]
-            inheritune("prepare", "--config", config, self.text, *folders)
+        if self.has_text:
+            text = [self.text] if self.text.is_dir() else []
+            inheritune("prepare", "--config", config, *text, "--tokenizer_dir", self.reference)
         return Manifest(tokens)
 
     def train_first_steps(self, *, whole: bool) -> Path:
