@@ -22,11 +22,12 @@ from inheritune_lit.base.yaml_document import read_document
 from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.checkpoint.receipt import check_files, read_receipt
 from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.data.trace import step_losses
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export_checkpoint
 from inheritune_lit.pretrain import Options, preflight, train
 from inheritune_lit.pretrain.command import summary
-from inheritune_lit.runs.folder import RUN_RECIPE, _read_log, read_run
+from inheritune_lit.runs.folder import RUN_RECIPE, TRACE, _read_log, read_run
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -186,6 +187,8 @@ def check_after_training(run: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
     training = {step: loss for step, _, loss in sharded.curves["training"]}
     assert training.keys() == whole["training"].keys()
     assert max(abs(training[step] - whole["training"][step]) for step in training) > 0.01
+    noted = step_losses(run / TRACE, BATCH)  # of all ranks, killed and resumed as they were
+    assert noted == pytest.approx(whole["training"], abs=1e-5)
 
     monkeypatch.setattr(preflight, "gpu_names", lambda: ["NVIDIA H100"] * 2)
     recipe = run / RUN_RECIPE

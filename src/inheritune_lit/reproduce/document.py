@@ -73,7 +73,8 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 def lock_text(content: Mapping[str, Any]) -> str:
     """The file, with its format and checksum."""
-    whole = json.loads(json.dumps({"format": FORMAT, **content}))  # its keys are text, as they will be when read
+    # its keys are text, as they will be when read; of a loss, more digits than any band needs
+    whole = json.loads(json.dumps({"format": FORMAT, **content}), parse_float=lambda text: float(f"{float(text):.8g}"))
     whole["checksum"] = checksum(whole)
     head = "# Written by `inheritune lock`, checked by `inheritune reproduce`: write it anew rather than edit it.\n"
     return head + yaml.safe_dump(_sorted(whole), allow_unicode=True, width=120, sort_keys=False)
