@@ -14,10 +14,6 @@ COMMANDS = {
         "write a shorter checkpoint with blocks of a reference checkpoint",
     ),
     "verify": ("inheritune_lit.verify:verify", "check a checkpoint folder against its receipt and its source"),
-    "convert-gpt2": (
-        "inheritune_lit.export.convert_gpt2:convert_gpt2",
-        "a GPT-2 from Hugging Face as a litGPT checkpoint",
-    ),
     "analyze": (
         "inheritune_lit.analyze:analyze",
         "which blocks a model can spare: losses without them, lazy attention",

@@ -19,7 +19,6 @@ from inheritune_lit.evaluate.harness import ModelOptions, load_model
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.card import check_metadata
 from inheritune_lit.export.command import export, export_checkpoint
-from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.surgery.command import surgery
 
 WORDS = {"vocab_size": 600, "padded_vocab_size": 640}
@@ -101,29 +100,40 @@ def pickle_beside(folder: Path, state: dict[str, torch.Tensor], old: dict[str, t
     index(folder, shards(folder, state, 2))
 
 
-@pytest.mark.parametrize("write", [stale_shards, old_beside, whole_beside_shards, stale_pickles, pickle_beside])
+@pytest.mark.parametrize("write", [stale_shards, old_beside, whole_beside_shards, pickle_beside])
 def test_only_a_models_own_files_are_read(tmp_path: Path, write: Callable[..., None]) -> None:
     folder, state = gpt2_folder(tmp_path / "hf")
     write(folder, state, {name: tensor + 1 for name, tensor in state.items()})
-    convert_gpt2(folder, out_dir=tmp_path / "lit")
+    surgery(folder, layers="::", out_dir=tmp_path / "lit")
     written = torch.load(tmp_path / "lit/lit_model.pth", weights_only=True)
     assert torch.equal(written["transformer.wte.weight"], state["transformer.wte.weight"])
     assert all(path.name not in ("model_old.safetensors", "training_args.bin") for path in weight_files(folder))
+
+
+def test_pickles_are_refused_with_the_way_to_convert_them(tmp_path: Path) -> None:
+    folder, state = gpt2_folder(tmp_path / "hf")
+    stale_pickles(folder, state, state)
+    with pytest.raises(InheritError, match=r"holds pickles \(pytorch_model-00001-of-00002.bin\)") as refused:
+        surgery(folder, layers="::", out_dir=tmp_path / "lit")
+    exec("\n".join(line.strip() for line in str(refused.value).splitlines()[1:]), {})
+    surgery(folder, layers="::", out_dir=tmp_path / "lit")
+    written = torch.load(tmp_path / "lit/lit_model.pth", weights_only=True)
+    assert torch.equal(written["transformer.wte.weight"], state["transformer.wte.weight"])
 
 
 def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
     folder, state = gpt2_folder(tmp_path / "hf")
     mapping = shards(folder, state, 2)
     with pytest.raises(InheritError, match=r"nor the index of either; model-00001-of-00002.safetensors, .* no index"):
-        convert_gpt2(folder, out_dir=tmp_path / "lit")
+        surgery(folder, layers="::", out_dir=tmp_path / "lit")
     for wrong in (mapping | {"x": "model-00003-of-00003.safetensors"}, mapping | {"x": "../hf/config.json"}, {}, []):
         index(folder, wrong)
         with pytest.raises(InheritError, match="index.json names files that are not in"):
-            convert_gpt2(folder, out_dir=tmp_path / "lit")
+            surgery(folder, layers="::", out_dir=tmp_path / "lit")
     index(folder, mapping)
     save_file(state, folder / "model-00001-of-00002.safetensors")  # all of it, half of which is in the other one too
     with pytest.raises(InheritError, match=r"is in .*00002-of-00002.safetensors and in another file of its index"):
-        convert_gpt2(folder, out_dir=tmp_path / "lit")
+        surgery(folder, layers="::", out_dir=tmp_path / "lit")
     assert not (tmp_path / "lit").exists()
 
 

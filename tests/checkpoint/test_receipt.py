@@ -17,7 +17,6 @@ from inheritune_lit.analyze import analyze
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.export import parity, reload
 from inheritune_lit.export.command import export
-from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -70,7 +69,7 @@ class Case:
         self.run, self.source, self.out_dir, self.changed = run, source, out_dir, changed
 
 
-@pytest.fixture(params=["surgery", "export", "analyze", "convert-gpt2"])
+@pytest.fixture(params=["surgery", "export", "analyze", "hugging face"])
 def case(request: pytest.FixtureRequest, tmp_path: Path, in_this_process: None) -> Case:
     source, out = tmp_path / "source", tmp_path / "out"
     if request.param == "surgery":
@@ -86,7 +85,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, in_this_process: None) 
         settings: dict[str, Any] = {"data": data, "windows": 2, "max_seq_length": 8}
         return Case(lambda **o: analyze(source, out_dir=out, **settings | o), source, out, {"windows": 3})
     hugging_face(scale=False).save_pretrained(source)
-    return Case(lambda **o: convert_gpt2(source, out_dir=out, **o), source, out, {})
+    return Case(lambda **o: surgery(source, layers="2", out_dir=out, **o), source, out, {})
 
 
 def times(folder: Path) -> dict[str, int]:

@@ -25,7 +25,6 @@ from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data import PackedTokens
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.order import Windows
-from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.grow.ledger import Ledger
 from inheritune_lit.pretrain import resume, train
 from inheritune_lit.pretrain.command import pretrain
@@ -228,7 +227,7 @@ def test_the_hostile_pickle_is_hostile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("command", ["surgery", "verify", "resume", "start", "convert-gpt2"])
+@pytest.mark.parametrize("command", ["surgery", "verify", "resume", "start", "hugging face"])
 def test_hostile_pickle(
     recipe: dict[str, Any], llama: Path, tmp_path: Path, fault: Fault, command: str, how: str
 ) -> None:
@@ -252,7 +251,8 @@ def test_hostile_pickle(
         else:
             hostile(folder / "pytorch_model.bin", sentinel, how)
             (folder / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2}')
-            convert_gpt2(folder, out_dir=tmp_path / "out")
+            (folder / WEIGHTS).unlink()
+            surgery(folder, layers="1", out_dir=tmp_path / "out")
 
     with fault(llama):
         assert refused(run)

@@ -20,7 +20,6 @@ from inheritune_lit.checkpoint.folder import WEIGHTS
 from inheritune_lit.evaluate import harness
 from inheritune_lit.evaluate.command import evaluate
 from inheritune_lit.export.command import export_checkpoint
-from inheritune_lit.export.convert_gpt2 import convert_gpt2
 from inheritune_lit.export.reload import reload
 from inheritune_lit.recipes.check.validate import validate_file
 from inheritune_lit.surgery.command import surgery
@@ -154,7 +153,10 @@ OPENED: dict[str, Callable[[Path, Path], object]] = {
     "evaluate by name": lambda _, out: evaluate("attacker/model", out_dir=out),
     "load_model": lambda folder, _: harness.load_model(folder, harness.ModelOptions()),
     "reload": lambda folder, _: reload(folder),
-    "convert-gpt2": lambda folder, out: convert_gpt2(folder, out_dir=out),
+    "straight from Hugging Face": lambda folder, out: (
+        (folder / WEIGHTS).unlink(),
+        surgery(folder, layers="1", out_dir=out),
+    ),
     "recipes validate": lambda folder, out: validated(folder, out.parent),
 }
 

@@ -234,7 +234,7 @@ ERRORS = {
     "code": "was not opened: it holds something other than tensors",
     "no tensors": "holds no model",
     "missing file": "is missing: expected the weights of a litGPT checkpoint",
-    "no config": "model_config.yaml is missing.*convert_to_litgpt",
+    "no config": "model_config.yaml is missing: .* is no checkpoint folder, neither litGPT's nor",
     "vocabulary": r"contradicts .*lm_head.weight has shape \(64, 32\), expected \(128, 32\)",
     "unknown config key": "litGPT does not accept .*n_layers",
     "depth": "states depth .*7.*expected 6",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
-from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
+from inheritune_lit.checkpoint.folder import find_checkpoint
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.receipt import inputs_of, is_done, write_receipt
-from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.runs.folder import results_dir
 
@@ -45,7 +45,7 @@ def analyze(
     same checkpoint, data and settings, the command finds its result whole and leaves it.
 
     Args:
-        checkpoint: A litGPT checkpoint folder: a reference, what surgery wrote, or a trained model.
+        checkpoint: A checkpoint folder, litGPT's or Hugging Face's: a reference, what surgery wrote, a trained model.
         data: Token shards of `inheritune prepare`; their validation split is used.
         out_dir: The folder for analysis.json, analysis.png and analysis.svg; CHECKPOINT/analysis if not given.
         windows: Validation windows to measure on, evenly spread over the split.
@@ -60,7 +60,7 @@ def analyze(
     out_dir = Path(out_dir) if out_dir else results_dir(Path(checkpoint), "analysis")
     checkpoint, data = find_checkpoint(Path(checkpoint)), Path(data)
     settings = Settings(data, windows, max_seq_length, heads)
-    inputs = inputs_of(checkpoint, Weights(checkpoint / WEIGHTS).fingerprint())
+    inputs = inputs_of(checkpoint, open_weights(checkpoint)[1].fingerprint())
     inputs["manifest"] = sha256_file(data / MANIFEST) if (data / MANIFEST).is_file() else None
     made = {"analysis_format": FORMAT, **asdict(settings), "data": None, "inputs": inputs}
     refuse_to_replace(out_dir, checkpoint, data)
@@ -119,7 +119,7 @@ def measure(checkpoint: Path, settings: Settings, device: str = "auto") -> dict[
         "kind": "analysis",
         "model": {
             **{"name": config.name, "path": str(checkpoint), "n_layer": n_layer, "n_head": config.n_head},
-            "fingerprint": Weights(checkpoint / WEIGHTS).fingerprint(),
+            "fingerprint": open_weights(checkpoint)[1].fingerprint(),
         },
         "data": {"path": str(settings.data), "manifest_sha256": sha256_file(settings.data / MANIFEST)},
         "windows": len(windows),

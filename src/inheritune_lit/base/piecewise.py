@@ -74,6 +74,11 @@ def litgpt_file(name: str) -> Path:
 @cache
 def piece(path: Path, name: str) -> Any:
     """A function or class of a Python file, compiled with the definitions and imports of that file that it uses."""
+    return piece_with({}, path, name)
+
+
+def piece_with(names: Mapping[str, Any], path: Path, name: str) -> Any:
+    """A piece of a file in which some names are these objects, and not what the file says."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):  # annotations would want what is not used otherwise
@@ -83,11 +88,11 @@ def piece(path: Path, name: str) -> Any:
     binding = {bound: node for node in tree.body for bound in _bound(node)}
     wanted, found = [name], set()
     while wanted:
-        if (one := wanted.pop()) in binding and one not in found:
+        if (one := wanted.pop()) in binding and one not in found and one not in names:
             found.add(one)
             wanted += [used.id for used in ast.walk(binding[one]) if isinstance(used, ast.Name)]
     nodes = [node for node in tree.body if found.intersection(_bound(node))]
-    return compiled(nodes, path)[name]
+    return compiled(nodes, path, names)[name]
 
 
 def _bound(node: ast.stmt) -> Iterable[str]:

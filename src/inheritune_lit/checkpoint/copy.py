@@ -65,7 +65,7 @@ class TensorCopy:
     @property
     def size(self) -> int:
         """Bytes of the buffer that it is read into."""
-        return self.weights.record(self.name).size if isinstance(self.weights, Weights) else 0
+        return self.weights.size(self.name) if isinstance(self.weights, Weights) else 0
 
     @property
     def saved(self) -> Weights | None:

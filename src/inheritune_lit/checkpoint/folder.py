@@ -62,6 +62,12 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
         write_json(path, mended)
 
 
+def is_hugging_face(folder: Path) -> bool:
+    """Whether a folder holds a model of Hugging Face's, and not litGPT's."""
+    weights = (path for pattern in ("*.safetensors*", "*.bin*") for path in folder.glob(pattern))
+    return not (folder / WEIGHTS).is_file() and (folder / HF_CONFIG).is_file() and any(weights)
+
+
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint folder that a path means: itself, or a finished run's `model/` or else `final/`.
 
@@ -69,7 +75,7 @@ def find_checkpoint(path: Path) -> Path:
         InheritError: there is no checkpoint in it; the message names those of a run that did not end.
     """
     for folder in (path, path / "model", path / "final"):
-        if (folder / WEIGHTS).is_file():
+        if (folder / WEIGHTS).is_file() or is_hugging_face(folder):
             return folder
     steps = sorted(folder.parent.name for folder in path.glob(f"step-*/{WEIGHTS}"))
     hint = (
@@ -79,19 +85,23 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_config(folder: Path) -> "Config":
-    """litGPT's Config from a folder's model_config.yaml.
+    """litGPT's Config from a folder's model_config.yaml; without that, the one of a Hugging Face folder.
 
     Raises:
-        InheritError: the file is missing or litGPT does not accept it.
+        InheritError: the file is missing or litGPT does not accept it, or litGPT does not know the folder's model.
     """
     import yaml
     from litgpt.config import Config
 
     path = folder / MODEL_CONFIG
     if not path.is_file():
+        from inheritune_lit.checkpoint.opening import named_config
+
+        if is_hugging_face(folder):
+            return named_config(folder)
         raise InheritError(
-            f"{path} is missing: {folder} is no litGPT checkpoint folder. Convert Hugging Face weights first, with "
-            f"`litgpt convert_to_litgpt {folder}`."
+            f"{path} is missing: {folder} is no checkpoint folder, neither litGPT's nor one of Hugging Face's with "
+            f"{HF_CONFIG} and model.safetensors."
         )
     try:
         config = Config.from_file(path)
@@ -158,8 +168,9 @@ def check_names_and_shapes(weights: Weights, config: "Config", folder: Path) -> 
         InheritError: naming up to five tensors that contradict model_config.yaml.
     """
     if problems := mismatches(expected_shapes(config), {name: tuple(weights.layout(name).shape) for name in weights}):
+        stated = path if (path := folder / MODEL_CONFIG).is_file() else f"litGPT's {config.name}"
         raise InheritError(
-            f"{weights.path} contradicts {folder / MODEL_CONFIG} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
+            f"{weights.path} contradicts {stated} (n_layer {config.n_layer}, n_embd {config.n_embd}, "
             f"padded_vocab_size {config.padded_vocab_size}): {'; '.join(first_few(problems))}."
         )
 

@@ -1,5 +1,6 @@
 """A litGPT checkpoint as transformers has it: its tensors named by litGPT's converter, written by transformers."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from inheritune_lit.base.errors import InheritError, first_few
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import HF_CONFIG, check_per_layer, expected_shapes, mismatches, refuse_code
 from inheritune_lit.checkpoint.layers import per_layer_lists, with_old_rope
-from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.checkpoint.weights import Weights, not_whole
 
 if TYPE_CHECKING:
     import torch
@@ -84,9 +85,9 @@ def weight_files(folder: Path) -> list[Path]:
         missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
         if missing or not names:
             raise InheritError(f"{index} names files that are not in {folder}: {', '.join(missing) or 'none at all'}.")
-        files = [folder / name for name in names]
-        _check_distinct([path for path in files if path.suffix == ".safetensors"])
-        return files
+        if whole == "model.safetensors":
+            _check_index(index, named, [folder / name for name in names])
+        return [folder / name for name in names]
     shards = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     there = f"; {', '.join(shards[:3])} is no such file, and no index names it" if shards else ""
     raise InheritError(
@@ -95,20 +96,39 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _check_distinct(shards: list[Path]) -> None:
-    """Which of two tensors of one name is taken, depends on who reads them."""
+def _check_index(index: Path, named: Mapping[str, str], files: list[Path]) -> None:
+    """Which of two tensors of one name is taken, and whether one that the index does not name is, the reader decides.
+
+    Raises:
+        InheritError: the index is not what its files hold.
+    """
+    held = [(name, path) for path in files for name in safetensors_header(path)]
+    found = dict(held)
+    if twice := next((name for name, path in held if found[name] != path), None):
+        raise InheritError(f"{twice} is in {found[twice]} and in another file of its index. Fetch the model again.")
+    places = {name: path.name for name, path in held}
+    wrong = [f"{name} in {file}, which has none" for name, file in named.items() if places.get(name) != file]
+    wrong += [f"nothing of {name}, which is in {path.name}" for name, path in held if name not in named]
+    if wrong:
+        raise InheritError(f"{index} names {'; '.join(first_few(wrong))}. Fetch the model again.")
+
+
+def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
+    """What a safetensors file says of its tensors, in the order of their bytes: dtype, shape and data_offsets.
+
+    Raises:
+        Unreadable: it can't be read now.
+        InheritError: it is not whole.
+    """
     from safetensors import SafetensorError, safe_open
 
-    seen: set[str] = set()
-    for path in shards:
-        try:
-            with safe_open(path, "np") as file:
-                names = set(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise InheritError(f"{path} is not whole: {error}. Fetch it again.") from error
-        if twice := seen & names:
-            raise InheritError(f"{min(twice)} is in {path} and in another file of its index. Fetch the model again.")
-        seen |= names
+    try:
+        with safe_open(path, "np"), path.open("rb") as file:  # which refuses what is not whole
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (SafetensorError, OSError) as error:
+        raise not_whole(path, error, f"{path} is not whole: {error}. Fetch it again.") from error
+    header.pop("__metadata__", None)
+    return dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
 
 
 def is_tied(weights: Weights) -> bool:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes, load_config
 from inheritune_lit.checkpoint.layers import ranges
-from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.checkpoint.opening import open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -16,15 +15,14 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: Path) -> "GPT":
-    """The model over the mapped weights of a checkpoint folder, in evaluation mode.
+    """The model over the weights of a checkpoint folder, litGPT's or Hugging Face's, in evaluation mode.
 
     Raises:
         InheritError: its tensors are not those of its model_config.yaml, or their bytes not those that were saved.
     """
     import torch
 
-    config, weights = load_config(folder), Weights(folder / WEIGHTS)
-    check_names_and_shapes(weights, config, folder)
+    config, weights = open_weights(folder)
     weights.check()
     with torch.device("meta"):
         model = gpt2.build(config)

@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,9 @@ from inheritune_lit.base.errors import InheritError
 
 if TYPE_CHECKING:
     import torch
+
+
+PIECE = 2**24  # bytes read at once
 
 
 class Unreadable(InheritError):
@@ -74,11 +76,7 @@ class Weights(Mapping[str, "torch.Tensor"]):
             InheritError: the bytes are not those that were saved (CRC-32).
         """
         record = self.record(name)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(record.offset)
-            filled = 0
-            while filled < record.size:
-                filled += self._read(file, buffer[filled : min(record.size, filled + 2**24)])
+        fill(buffer[: record.size], self.path, record.offset)
         if compare:
             self.compare(name, zlib.crc32(buffer[: record.size]))
         return self._view(name, buffer, 0)
@@ -92,21 +90,14 @@ class Weights(Mapping[str, "torch.Tensor"]):
             Unreadable: it can't be read now.
             InheritError: a tensor's bytes are not those that were saved (CRC-32).
         """
-        buffer = memoryview(bytearray(2**24))
-        with self.path.open("rb", buffering=0) as file:
-            for record, name in {self.record(name): name for name in self}.items():
-                file.seek(record.offset)
-                left, found = record.size, 0
-                while left:
-                    count = self._read(file, buffer[:left])
-                    left, found = left - count, zlib.crc32(buffer[:count], found)
-                self.compare(name, found)
-
-    def _read(self, file: RawIOBase, buffer: memoryview) -> int:
-        try:
-            return file.readinto(buffer) or _ended(self.path)
-        except OSError as error:
-            raise not_whole(self.path, error, f"Can't read {self.path}: {error}") from error
+        buffer = memoryview(bytearray(PIECE))
+        for record, name in {self.record(name): name for name in self}.items():
+            found = 0
+            for done in range(0, record.size, PIECE):
+                piece = buffer[: min(PIECE, record.size - done)]
+                fill(piece, self.path, record.offset + done)
+                found = zlib.crc32(piece, found)
+            self.compare(name, found)
 
     def compare(self, name: str, found: int) -> None:
         """Compares the CRC-32 of a tensor's storage, as it was found, with that of when it was saved.
@@ -142,6 +133,10 @@ class Weights(Mapping[str, "torch.Tensor"]):
         if record is None or record.size != storage.nbytes():
             raise InheritError(f"{self.path} is damaged: no storage of {storage.nbytes()} bytes for tensor {name!r}.")
         return record
+
+    def size(self, name: str) -> int:
+        """Bytes of the buffer that a tensor is read into."""
+        return self.record(name).size
 
     def is_plain(self, name: str) -> bool:
         """Whether the tensor is its storage, value for value, and no view of a part of it or in another order."""
@@ -179,8 +174,23 @@ def not_whole(path: Path, error: Exception, message: str) -> InheritError:
     return InheritError(message)
 
 
-def _ended(path: Path) -> int:
-    raise InheritError(f"{path} ended early: it was cut while it was being read.")
+def fill(buffer: memoryview, path: Path, offset: int) -> None:
+    """Fills a buffer with a file's bytes from `offset` on.
+
+    Raises:
+        Unreadable: it can't be read now.
+        InheritError: it ends before.
+    """
+    filled = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while filled < len(buffer):
+                if not (count := file.readinto(buffer[filled : filled + PIECE])):
+                    raise InheritError(f"{path} ended early: it was cut while it was being read.")
+                filled += count
+    except OSError as error:
+        raise not_whole(path, error, f"Can't read {path}: {error}") from error
 
 
 def zip_records(path: Path) -> list[Record]:

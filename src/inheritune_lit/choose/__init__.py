@@ -45,7 +45,7 @@ def choose(
     is interrupted, repeat it: what was measured is not measured again.
 
     Args:
-        reference: A litGPT checkpoint folder.
+        reference: A checkpoint folder, litGPT's or Hugging Face's.
         data: Token shards of `inheritune prepare`, of the kind that you will train on.
         out_dir: The folder for choice.json, choice.png and surgery.yaml, a config for `inheritune surgery`.
         keep: How many blocks to keep.

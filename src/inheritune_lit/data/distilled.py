@@ -14,9 +14,9 @@ from torch import Tensor
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.paths import problem_of
-from inheritune_lit.checkpoint.folder import WEIGHTS, check_names_and_shapes, checkpoint_folder
+from inheritune_lit.checkpoint.folder import checkpoint_folder
 from inheritune_lit.checkpoint.model import load_model
-from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.data.encoding import open_tokenizer
 from inheritune_lit.data.teacher import check_teacher
 from inheritune_lit.data.tokens import PackedTokens, TrainLoader
@@ -34,7 +34,7 @@ class DistilledTokens(PackedTokens):
     """
 
     teacher_dir: Path
-    """The teacher's checkpoint folder, with the tokenizer of the data"""
+    """The teacher's checkpoint folder, litGPT's or Hugging Face's, with the tokenizer of the data"""
     weight: float
     """The teacher's share of the loss, 0 to 1; the labels have the rest"""
     temperature: float = 1.0
@@ -62,8 +62,8 @@ class DistilledTokens(PackedTokens):
         """
         self.folder = checkpoint_folder(self.teacher_dir)
         largest = max(split.max_token_id for split in self.manifest.splits.values())
-        config = check_teacher(self.folder, self.max_seq_length, largest)
-        check_names_and_shapes(Weights(self.folder / WEIGHTS), config, self.folder)
+        check_teacher(self.folder, self.max_seq_length, largest)
+        open_weights(self.folder)
         theirs, ours = open_tokenizer(self.folder)[1], self.manifest.tokenizer
         if theirs["identity"] != ours["identity"]:
             raise InheritError(
@@ -83,7 +83,7 @@ class DistilledTokens(PackedTokens):
         loader = super().train_dataloader()
         if self.weight:
             loader.loss = self.loss
-            teacher = Weights(self.folder / WEIGHTS).fingerprint()
+            teacher = open_weights(self.folder)[1].fingerprint()
             loader.identity |= {"teacher": teacher, "weight": self.weight, "temperature": self.temperature}
         return loader
 

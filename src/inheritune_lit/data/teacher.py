@@ -1,39 +1,35 @@
 """Whether a checkpoint folder can teach: what is known of it without torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, load_config
-
-if TYPE_CHECKING:
-    from litgpt.config import Config
+from inheritune_lit.checkpoint.folder import WEIGHTS, is_hugging_face, load_config
 
 
-def check_teacher(folder: Path, max_seq_length: int, largest_id: int) -> "Config":
-    """The teacher's Config, if it can read the windows of a training.
+def check_teacher(folder: Path, max_seq_length: int, largest_id: int) -> None:
+    """Whether the teacher can read the windows of a training.
 
     Args:
-        folder: A litGPT checkpoint folder.
+        folder: A checkpoint folder, litGPT's or Hugging Face's.
         max_seq_length: Tokens of a window.
         largest_id: The largest token id that occurs.
 
     Raises:
         InheritError: it is no whole checkpoint folder, has a shorter context, or no embedding for an id.
     """
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file() and not is_hugging_face(folder):
         raise InheritError(
-            f"The teacher {folder} holds no {WEIGHTS}. Name a litGPT checkpoint folder, such as a run's model/."
+            f"The teacher {folder} holds no {WEIGHTS}. Name a checkpoint folder, such as a run's model/, or a Hugging "
+            "Face folder."
         )
-    config, path = load_config(folder), folder / MODEL_CONFIG
+    config = load_config(folder)
     if config.block_size < max_seq_length:
         raise InheritError(
-            f"The teacher attends to {config.block_size:,} tokens ({path}), the training's windows have "
+            f"The teacher attends to {config.block_size:,} tokens, the training's windows have "
             f"{max_seq_length:,}. Lower train.max_seq_length to that, or take another teacher."
         )
     if (rows := config.padded_vocab_size or config.vocab_size) <= largest_id:
         raise InheritError(
-            f"The teacher has embeddings for {rows:,} tokens ({path}), the data ids up to {largest_id:,}: its "
+            f"The teacher has embeddings for {rows:,} tokens, the data ids up to {largest_id:,}: its "
             "tokenizer is another one. Take a teacher with the tokenizer of the data."
         )
-    return config

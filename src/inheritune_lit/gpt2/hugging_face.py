@@ -89,17 +89,19 @@ def from_hugging_face(
 ) -> tuple[dict[str, "torch.Tensor"], "Config"]:
     """The litGPT state dict and Config of a GPT2LMHeadModel, such as OpenAI's gpt2 and gpt2-medium.
 
-    Its config has transformers' defaults filled in (config.to_dict()), and its head is the embedding. That is not
-    padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
+    Its head is the embedding. That is not padded: padding's logits are 0, and a trained GPT-2's lie tens of nats below.
+    OpenAI's own files name the tensors without a prefix, and have the causal masks among them.
 
     Raises:
         InheritError: it is another model, or a tensor is unknown; check_names_and_shapes finds missing ones.
     """
     config, ours = _litgpt_config(hf_config), {theirs: part for part, theirs in PARTS.items()}
     state = {
-        _renamed(name, ours): (tensor.t() if _is_conv1d(name) else tensor).contiguous()
+        _renamed(f"transformer.{name.removeprefix('transformer.')}", ours): (
+            tensor.t() if _is_conv1d(name) else tensor
+        ).contiguous()
         for name, tensor in hf_state.items()
-        if name != "lm_head.weight"
+        if name != "lm_head.weight" and not name.endswith((".attn.bias", ".attn.masked_bias"))
     }
     return state, config
 
@@ -125,9 +127,15 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         for key, value in {"model_type": "gpt2", **FIXED}.items()
         if hf_config.get(key, value) != value
     ]
+    width, scaled = hf_config.get("n_embd"), hf_config.get("scale_attn_by_inverse_layer_idx", False)
+    names = ("n_embd", "n_head", "n_layer", "n_positions", "vocab_size")
+    sizes: dict[str, Any] = {name: hf_config.get(name) for name in names}
+    sizes["n_inner"] = hf_config.get("n_inner") or (4 * width if type(width) is int else None)
+    problems += [f"{key} is {n!r}, expected a number" for key, n in sizes.items() if type(n) is not int or n < 1]
+    if not problems and width % sizes["n_head"]:
+        problems.append(f"n_embd is {width}, which {sizes['n_head']} heads can't share")
     if problems:
         raise InheritError(f"config.json describes a model that is not litGPT's GPT-2: {'; '.join(problems)}.")
-    width, scaled = hf_config["n_embd"], hf_config["scale_attn_by_inverse_layer_idx"]
     return Config(
         name="gpt2",
         hf_config={"model_type": "gpt2", "layer_norm_bias": True, "scale_attn_by_inverse_layer_idx": scaled},
@@ -137,8 +145,8 @@ def _litgpt_config(hf_config: Mapping[str, Any]) -> "Config":
         n_layer=hf_config["n_layer"],
         n_head=hf_config["n_head"],
         n_embd=width,
-        intermediate_size=hf_config.get("n_inner") or 4 * width,
-        norm_eps=hf_config["layer_norm_epsilon"],
+        intermediate_size=sizes["n_inner"],
+        norm_eps=hf_config.get("layer_norm_epsilon", 1e-5),
         rotary_percentage=0.0,
         parallel_residual=False,
         gelu_approximate="tanh",

@@ -10,7 +10,7 @@ from inheritune_lit import pretrain
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
 from inheritune_lit.checkpoint.folder import WEIGHTS, find_checkpoint
-from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.data.manifest import MANIFEST
 from inheritune_lit.evaluate import ValidationLoss
 from inheritune_lit.evaluate.held_out import held_out_loss
@@ -114,9 +114,8 @@ class Growth:
 
     def _fingerprint(self, name: str) -> str:
         """The trained model's, as it lies there; the ledger's once it is deleted."""
-        weights = self.model(name) / WEIGHTS
-        known = self.ledger.stages.get(name, {}).get("fingerprint")
-        return str(known) if known and not weights.exists() else Weights(weights).fingerprint()
+        folder, known = self.model(name), self.ledger.stages.get(name, {}).get("fingerprint")
+        return str(known) if known and not folder.exists() else open_weights(folder)[1].fingerprint()
 
     def _write_start(self, stage: Stage, state: State) -> None:
         """The checkpoint to start from; a random start takes its tokenizer files and config.json from it."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, load_config
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG, is_hugging_face, load_config
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.plan.machines import MFU_HIGH, MFU_LOW, Gpu
 from inheritune_lit.plan.memory import OPTIMIZER_STATES, Memory, Run, largest_micro_batch, peak
@@ -25,7 +25,7 @@ class Teacher:
 def teacher_of(recipe: Recipe) -> Teacher:
     """A recipe's teacher."""
     folder, weight = recipe.teacher, recipe.data.get("weight")
-    if folder is None or not (folder / MODEL_CONFIG).is_file():
+    if folder is None or not ((folder / MODEL_CONFIG).is_file() or is_hugging_face(folder)):
         return Teacher(folder, weight)
     config, sequence = load_config(folder), recipe.sequence or 1
     flops = measured_flops(config, sequence, backward=False) / sequence

@@ -147,14 +147,14 @@ def _folder(document: Document, run: Path, request: Request, wait: float) -> lis
 
 def _headers(document: Document) -> list[Finding]:
     """The checkpoints' tensors beside their model_config.yaml, by name and shape."""
-    from inheritune_lit.checkpoint.folder import check_names_and_shapes, load_config
-    from inheritune_lit.checkpoint.weights import Weights
-
-    def check(folder: Path) -> None:
-        check_names_and_shapes(Weights(folder / WEIGHTS), load_config(folder), folder)
+    from inheritune_lit.checkpoint.opening import open_weights
 
     there = {key: folder for key, folder in Recipe(document).checkpoints.items() if folder.is_dir()}
-    return [f for key, folder in there.items() for f in _tried(key, "Write the folder again.", partial(check, folder))]
+    return [
+        f
+        for key, folder in there.items()
+        for f in _tried(key, "Write the folder again.", partial(open_weights, folder))
+    ]
 
 
 def _exportable(document: Document) -> list[Finding]:

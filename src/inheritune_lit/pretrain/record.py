@@ -13,7 +13,8 @@ from inheritune_lit.base.differences import differences
 from inheritune_lit.base.errors import InheritError, InUse
 from inheritune_lit.base.files import read_json, sha256_file, write_json_whole
 from inheritune_lit.base.folders import locked
-from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder, load_config
+from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, checkpoint_folder
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST
@@ -101,9 +102,9 @@ def parents(recipe: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 
 
 def _teacher(folder: Path) -> dict[str, Any]:
-    config = load_config(folder)
-    fingerprint = Weights(folder / WEIGHTS).fingerprint()
-    return {"name": config.name, "n_layer": config.n_layer, "path": str(folder), "fingerprint": fingerprint}
+    config, weights = open_weights(folder)
+    found = {"name": config.name, "n_layer": config.n_layer, "path": str(folder)}
+    return {**found, "fingerprint": weights.fingerprint()}
 
 
 def check_same(run: Path, before: Mapping[str, Any], recipe: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.copy import TensorCopy
-from inheritune_lit.checkpoint.folder import RECEIPT, WEIGHTS, check_names_and_shapes, expected_shapes, load_config
+from inheritune_lit.checkpoint.folder import RECEIPT, expected_shapes
 from inheritune_lit.checkpoint.layers import ranges
 from inheritune_lit.checkpoint.model import keep_only, load_model
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.half_width import halved_origins
 from inheritune_lit.surgery.origins import Giver, Origin, recorded
@@ -29,9 +30,7 @@ def verify_source(folder: Path, receipt: Mapping[str, Any], source: Path) -> Non
         made = receipt.get("command") or f"a {receipt.get('kind')}"
         raise InheritError(f"{folder} was not made by surgery, but by {made}: drop --source.")
     read_json(folder / RECEIPT, "receipt", ("source", "origins", "start"))
-    (target, config), (given, source_config) = ((Weights(f / WEIGHTS), load_config(f)) for f in (folder, source))
-    check_names_and_shapes(target, config, folder)
-    check_names_and_shapes(given, source_config, source)
+    (config, target), (_, given) = open_weights(folder), open_weights(source)
     giver = _giver(folder, receipt, source, given.fingerprint())
     origins = recorded(receipt["origins"], target)
     rule = next((rule for start, rule in RULES.items() if start == receipt["start"]), None)
@@ -66,6 +65,9 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
         )
     for key, parent in known.items():
         if parent["fingerprint"] == fingerprint:
+            return key
+    for key, parent in known.items():  # of litGPT's form where this is Hugging Face's, or the other way round
+        if parent["fingerprint"].startswith("hf-") != fingerprint.startswith("hf-"):
             return key
     expected = " or ".join(
         f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint.folder import MODEL_CONFIG, WEIGHTS, check_names_and_shapes, load_config
+from inheritune_lit.checkpoint.folder import MODEL_CONFIG
 from inheritune_lit.checkpoint.layers import slice_config
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.starts import RULES, Start
 
@@ -31,11 +32,9 @@ class Parent:
         """Opens a checkpoint folder and checks names and shapes; reads no weights.
 
         Raises:
-            InheritError: it is not a whole litGPT checkpoint.
+            InheritError: what open_weights raises.
         """
-        config, weights = load_config(folder), Weights(folder / WEIGHTS)
-        check_names_and_shapes(weights, config, folder)
-        return cls(folder, config, weights)
+        return cls(folder, *open_weights(folder))
 
     @property
     def entry(self) -> dict[str, Any]:

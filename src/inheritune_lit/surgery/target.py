@@ -138,7 +138,7 @@ def make_plan(
     """Opens the source and decides where each tensor of the target comes from; reads no weights.
 
     Raises:
-        InheritError: the source is not a whole litGPT checkpoint, its config.json could make transformers run code, or
+        InheritError: the source is not a whole checkpoint, its config.json could make transformers run code, or
             `layers` or the start does not fit it.
     """
     rule = RULES[start]
@@ -160,6 +160,7 @@ def make_plan(
         given = halved_origins(given, shapes, target_config)
     copies = _copies(given, parents, shapes, dtype)
     assert {name: copy.shape for name, copy in copies.items()} == shapes, "the target is not the model of its Config"
+    copies = {name: copies[name] for name in shapes}  # the same bytes, in whatever order the source has them
     is_random = any(origin.giver == "random" for origin in given.values())
     return Plan(
         start=start,

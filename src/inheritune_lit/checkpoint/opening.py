@@ -1,0 +1,321 @@
+"""A checkpoint folder opened, litGPT's or Hugging Face's: its Config, and its tensors under litGPT's names.
+
+A Hugging Face folder is not converted. litGPT's converter is run over the numbers of its tensors' rows, which tells
+for each of litGPT's tensors where its rows lie in the safetensors files.
+"""
+
+import hashlib
+import tempfile
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inheritune_lit import gpt2
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json
+from inheritune_lit.base.piecewise import litgpt_file, piece_with
+from inheritune_lit.checkpoint.folder import (
+    HF_CONFIG,
+    WEIGHTS,
+    check_names_and_shapes,
+    is_hugging_face,
+    load_config,
+    refuse_code,
+)
+from inheritune_lit.checkpoint.hugging_face import EMBEDDING, HEAD, safetensors_header, weight_files
+from inheritune_lit.checkpoint.layers import with_old_rope
+from inheritune_lit.checkpoint.weights import Weights, fill
+
+if TYPE_CHECKING:
+    import torch
+    from litgpt.config import Config
+
+SAMPLE = 2**12  # bytes at each end of a tensor that its fingerprint knows
+TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""safetensors' names of the types that litGPT's models hold → torch's"""
+STATED = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "num_key_value_heads": "n_query_groups",
+    "head_dim": "head_size",
+    **dict.fromkeys(("rope_theta", "rotary_emb_base"), "rope_base"),
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), "norm_eps"),
+}
+"""What config.json says that no tensor's shape tells → litGPT's Config"""
+
+
+def open_weights(folder: Path) -> "tuple[Config, Weights]":
+    """litGPT's Config and the tensors of a checkpoint folder, compared with each other; reads no weights.
+
+    Raises:
+        InheritError: it is neither a whole litGPT checkpoint nor a Hugging Face folder with the safetensors of a model
+            that litGPT knows, or it could make transformers run code.
+    """
+    config = load_config(folder)
+    weights = Safetensors(folder, config) if is_hugging_face(folder) else Weights(folder / WEIGHTS)
+    check_names_and_shapes(weights, config, folder)
+    return config, weights
+
+
+def named_config(folder: Path) -> "Config":
+    """litGPT's Config of a Hugging Face folder: a GPT-2's is in config.json, the others go by the folder's name.
+
+    Raises:
+        InheritError: litGPT knows no such name, or config.json says otherwise.
+    """
+    from litgpt.config import Config
+
+    path, name = folder / HF_CONFIG, folder.absolute().name
+    stated = read_json(path, "Hugging Face config")
+    if stated.get("model_type") == "gpt2":
+        return gpt2.from_hugging_face({}, stated)[1]
+    try:
+        config = Config.from_name(name)
+    except ValueError as error:
+        raise InheritError(
+            f"litGPT knows no model called {name!r}, and {path} does not say all that its Config does. Call the "
+            "folder, or a link to it, what litGPT calls the model (`litgpt download list`), such as open_llama_3b."
+        ) from error
+    language = with_old_rope(stated.get("text_config") or stated)
+    wrong = [
+        f"{key} is {language[key]}, litGPT's {ours} {getattr(config, ours)}"
+        for key, ours in STATED.items()
+        if language.get(key) not in (None, getattr(config, ours))
+    ]
+    if wrong:
+        raise InheritError(
+            f"{path} is not that of litGPT's {name}: {'; '.join(wrong)}. Call the folder, or a link to it, what litGPT "
+            "calls the model (`litgpt download list`)."
+        )
+    return config
+
+
+class Part(NamedTuple):
+    """Bytes that follow each other in a safetensors file, counted from those of its first tensor."""
+
+    file: str
+    start: int
+    size: int
+
+
+class _Stored(NamedTuple):
+    """A tensor in a safetensors file. The rows of all of them are numbered, with a gap between two tensors."""
+
+    name: str
+    file: str
+    kind: str
+    """safetensors' name of its type"""
+    shape: tuple[int, ...]
+    start: int
+    """Where its bytes begin, counted from those of the file's first tensor"""
+    stop: int
+    first: int
+    """Its first row's number"""
+
+    def numbers(self) -> "torch.Tensor":
+        """A tensor like this one but one value wide, which holds the numbers of its rows."""
+        import torch
+
+        numbers = torch.arange(self.first, self.first + self.shape[0], dtype=torch.int32)
+        return numbers.view(-1, *[1] * len(self.shape[1:]))
+
+    def part(self, number: int, count: int) -> Part:
+        """The bytes of `count` rows, the first of which has this number."""
+        row = (self.stop - self.start) // self.shape[0]
+        return Part(self.file, self.start + (number - self.first) * row, count * row)
+
+
+class Safetensors(Weights):
+    """The tensors of a Hugging Face folder, named and packed as by litGPT's converter; one is read when it is used.
+
+    Such files have no checksums: what is read is compared with nothing.
+
+    Raises:
+        InheritError: a file is missing or damaged, config.json or the index contradicts the files, or litGPT's
+            converter does not know a tensor.
+    """
+
+    def __init__(self, folder: Path, config: "Config") -> None:
+        refuse_code(folder)
+        self.path = folder
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._parts: dict[str, tuple[Part, ...]] = {}
+        self._across: set[str] = set()
+        """What lies there transposed"""
+        stored: list[_Stored] = []
+        for path in _files(folder):
+            for name, entry in safetensors_header(path).items():
+                first = stored[-1].first + stored[-1].shape[0] + 1 if stored else 0
+                shape, (start, stop) = tuple(entry["shape"]) or (1,), entry["data_offsets"]
+                stored.append(_Stored(name, path.name, entry["dtype"], shape, start, stop, first))
+        stated = read_json(folder / HF_CONFIG, "Hugging Face config")
+        for name, made in _converted({one.name: one.numbers() for one in stored}, config, stated, folder).items():
+            self._place(name, made, stored)
+        self._check_tied(stated)
+
+    def _place(self, name: str, made: "torch.Tensor", stored: Sequence[_Stored]) -> None:
+        """Notes where a tensor lies, of which litGPT's converter made `made` out of the numbers of rows."""
+        import torch
+
+        flat = made.flatten()
+        breaks = (flat.diff() != 1).nonzero().flatten() + 1
+        runs = [(int(flat[start]), stop - start) for start, stop in pairwise([0, *breaks.tolist(), len(flat)])]
+        givers = [stored[bisect(stored, number, key=lambda one: one.first) - 1] for number, _ in runs]
+        kinds = {(giver.kind, giver.shape[1:]) for giver in givers}
+        kind, rest = kinds.pop()
+        if kinds or kind not in TYPES:
+            found = ", ".join(f"{one.name} {one.kind} {[*one.shape]}" for one in dict.fromkeys(givers))
+            raise InheritError(
+                f"{self.path / givers[0].file} can't give litGPT's {name}: expected one of the types "
+                f"{', '.join(TYPES)} and rows of one length, got {found}. Quantised weights have to be undone first."
+            )
+        shape = (len(flat), *rest)
+        if made.ndim == 2 and made.shape[0] == 1 < made.shape[1]:
+            self._across.add(name)
+            shape = shape[::-1]
+        self._tensors[name] = torch.empty(shape, dtype=getattr(torch, TYPES[kind]), device="meta")
+        self._parts[name] = tuple(giver.part(*run) for giver, run in zip(givers, runs, strict=True))
+
+    def _check_tied(self, stated: Mapping[str, Any]) -> None:
+        """Head and token embedding are one tensor or two, as config.json says.
+
+        Raises:
+            InheritError: they are not.
+        """
+        import torch
+
+        tied = {**(stated.get("text_config") or {}), **stated}.get("tie_word_embeddings")
+        if tied is None or HEAD not in self:
+            return
+        one = self.identity(HEAD) == self.identity(EMBEDDING)
+        if one and not tied:
+            raise InheritError(
+                f"{self.path} holds no head, and its {HF_CONFIG} says tie_word_embeddings: false, so that it is "
+                "not the token embedding either: the model is not whole. Fetch it again."
+            )
+        if tied and not one and not torch.equal(self[HEAD], self[EMBEDDING]):
+            raise InheritError(
+                f"{self.path} holds a head that is not its token embedding, and its {HF_CONFIG} says "
+                "tie_word_embeddings: true, so that transformers would ignore it. Correct the one that is wrong."
+            )
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        return self.read(name, memoryview(bytearray(self.size(name))))
+
+    def read(self, name: str, buffer: memoryview, *, compare: bool = True) -> "torch.Tensor":
+        """The tensor as a view of `buffer`, filled from the files; there is no checksum to compare.
+
+        Raises:
+            InheritError: a file can't be read, or ended early.
+        """
+        import torch
+
+        place = 0
+        for part in self._parts[name]:
+            path, end = self.path / part.file, place + part.size
+            fill(buffer[place:end], path, 8 + _header_size(path) + part.start)
+            place = end
+        layout = self._tensors[name]
+        values = torch.frombuffer(buffer, dtype=torch.uint8, count=place).view(layout.dtype)
+        return values.view(layout.shape[::-1]).t() if name in self._across else values.view(layout.shape)
+
+    def check(self) -> None:
+        """Nothing: a tensor is read into memory when it is used, not mapped, and has no checksum."""
+
+    def size(self, name: str) -> int:
+        return sum(part.size for part in self._parts[name])
+
+    def is_plain(self, name: str) -> bool:
+        """No: what was written can't be compared with a checksum of what was read."""
+        return False
+
+    def identity(self, name: str) -> tuple[object, ...]:
+        return self._parts[name]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, dtypes and shapes of litGPT's tensors and the bytes at their ends, after `hf-`.
+
+        Says which model this is without reading it all, however it is cut into files.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self):
+            layout, parts = self._tensors[name], self._parts[name]
+            digest.update(f"{name} {layout.dtype} {tuple(layout.shape)}\n".encode())
+            for part, at_end in ((parts[0], False), (parts[-1], True)):
+                ends = memoryview(bytearray(min(SAMPLE, part.size)))
+                path = self.path / part.file
+                fill(ends, path, 8 + _header_size(path) + part.start + at_end * (part.size - len(ends)))
+                digest.update(ends)
+        return f"hf-{digest.hexdigest()}"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face folder's model, in litGPT's order.
+
+    Raises:
+        InheritError: there are none, or they are not what the index says.
+    """
+    files = weight_files(folder)
+    if files[0].suffix != ".safetensors":
+        raise InheritError(
+            f"{folder} holds pickles ({files[0].name}), which could run code. Have transformers, which opens them "
+            "with weights_only=True, write safetensors beside them:\n"
+            "  from transformers import AutoModelForCausalLM\n"
+            f"  AutoModelForCausalLM.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder)!r})"
+        )
+    return sorted(files)
+
+
+def _header_size(path: Path) -> int:
+    size = memoryview(bytearray(8))
+    fill(size, path, 0)
+    return int.from_bytes(size, "little")
+
+
+def _converted(
+    numbers: "dict[str, torch.Tensor]", config: "Config", stated: Mapping[str, Any], folder: Path
+) -> "Mapping[str, torch.Tensor]":
+    """What litGPT's converter makes of tensors under Hugging Face's names; ours, of a GPT-2's.
+
+    Raises:
+        InheritError: it does not know a name.
+    """
+    try:
+        if gpt2.is_gpt2(config):
+            return gpt2.from_hugging_face(numbers, stated)[0]
+        # by its name, litGPT takes Gemma-2b for a Gemma 2
+        made = _by_litgpt(numbers, config, "Gemma-7b" if stated.get("model_type") == "gemma" else config.name)
+        return {HEAD: made[EMBEDDING], **made}  # Falcon's converter leaves out a tied head
+    except InheritError:
+        raise
+    except Exception as error:  # KeyError for a name that it has not; whatever shapes that do not fit lead to
+        raise InheritError(
+            f"litGPT's converter does not make a {config.name} of {folder}: {type(error).__name__}: {error}. Is it "
+            "another model than its name says?"
+        ) from error
+
+
+def _by_litgpt(tensors: "dict[str, torch.Tensor]", config: "Config", name: str) -> "dict[str, torch.Tensor]":
+    """litGPT's convert_hf_checkpoint, which chooses a converter by name, given tensors instead of files."""
+    state: dict[str, torch.Tensor] = {}
+
+    def nothing(*_: object, **__: object) -> None: ...
+
+    given = {
+        "Config": SimpleNamespace(from_name=lambda _: config),
+        "extend_checkpoint_dir": lambda folder: folder,
+        "incremental_save": lambda _: nullcontext(SimpleNamespace(store_early=lambda t: t, save=state.update)),
+        "lazy_load": nothing,
+        "load_param": lambda tensor, *_, **__: tensor,
+        "load_safetensors": lambda _: tensors,
+        **dict.fromkeys(("save_config", "pprint", "print"), nothing),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.safetensors").touch()
+        convert = piece_with(given, litgpt_file("scripts/convert_hf_checkpoint.py"), "convert_hf_checkpoint")
+        convert(Path(folder), model_name=name, debug_mode=True)
+    return state
