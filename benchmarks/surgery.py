@@ -1,16 +1,19 @@
-"""Surgery beside its alternatives, on a synthetic checkpoint of OpenLLaMA-3B's shape: time and peak memory.
+"""Surgery beside its alternatives, on a synthetic OpenLLaMA-3B as Hugging Face has it: time and peak memory.
 
     python benchmarks/surgery.py [--layers 13] [--folder benchmarks/.surgery] [--repeats 5] [--rows ours dd]
+                                 [--mergekit PYTHON]
 
-Every row is a process of its own, timed from its start to its end, imports included; "peak" is its largest resident
-memory. The bar is `dd` of the bytes that the target keeps, flushed to the disk (conv=fsync) as ours is, in the same
-run; its speed is the disk's. Beside them stand commands that train nothing. Rows whose package is missing are named.
+Every row is a command of its own, timed from its start to its end, imports included; "peak" is the largest resident
+memory of one process. The bar is `dd` of the bytes that the target keeps, flushed to the disk (conv=fsync) as ours is,
+in the same run; its speed is the disk's. Beside them stand commands that train nothing. mergekit wants other versions
+of what we use: PYTHON is that of an environment with it. Without one, the row is left out.
 """
 
 import argparse
-import importlib.util
 import json
+import math
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -22,38 +25,48 @@ MODEL = "open_llama_3b"
 
 
 def make_source(folder: Path) -> None:
-    """A checkpoint with the shapes and names of OpenLLaMA-3B and seeded random bfloat16 weights (6.85 GB)."""
-    import dataclasses
-
+    """Two safetensors files of OpenLLaMA-3B's shapes and names with seeded random bfloat16 weights (6.85 GB)."""
     import torch
-    import yaml
-    from litgpt import GPT, Config
-    from litgpt.utils import incremental_save
+    from litgpt import Config
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     folder.mkdir(parents=True)
     config = Config.from_name(MODEL)
-    (folder / "model_config.yaml").write_text(yaml.dump(dataclasses.asdict(config)))
-    hf = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": config.n_layer}
-    hf |= {"hidden_size": config.n_embd, "intermediate_size": config.intermediate_size, "torch_dtype": "bfloat16"}
-    hf |= {"num_attention_heads": config.n_head, "vocab_size": config.padded_vocab_size, "rms_norm_eps": 1e-6}
-    (folder / "config.json").write_text(json.dumps(hf))
+    sizes = {"hidden_size": config.n_embd, "intermediate_size": config.intermediate_size}
+    sizes |= {
+        "num_attention_heads": config.n_head,
+        "num_hidden_layers": config.n_layer,
+        "rms_norm_eps": config.norm_eps,
+    }
+    stated = LlamaConfig(vocab_size=config.padded_vocab_size, torch_dtype="bfloat16", **sizes)
     with torch.device("meta"):
-        shapes = {name: t.shape for name, t in GPT(config).state_dict().items()}
-    generator = torch.Generator().manual_seed(0)
-    with incremental_save(folder / "lit_model.pth.part") as saver:
-        state_dict = {}
-        for name, shape in shapes.items():
-            tensor = torch.randint(-(2**13), 2**13, shape, generator=generator, dtype=torch.int16)
-            state_dict[name] = saver.store_early((tensor.to(torch.float32) / 2**18).to(torch.bfloat16))
-        saver.save(state_dict)
-    (folder / "lit_model.pth.part").rename(folder / "lit_model.pth")
+        shapes = {name: t.shape for name, t in AutoModelForCausalLM.from_config(stated).state_dict().items()}
+    generator, places = torch.Generator().manual_seed(0), {}
+    half = math.ceil(len(shapes) / 2)
+    for number, names in enumerate(([*shapes][:half], [*shapes][half:]), 1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        integers = {
+            name: torch.randint(-(2**13), 2**13, shapes[name], generator=generator, dtype=torch.int16) for name in names
+        }
+        save_file({name: (tensor.float() / 2**18).bfloat16() for name, tensor in integers.items()}, folder / file)
+        places |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    stated.save_pretrained(folder)
+
+
+def link(source: Path, folder: Path) -> None:
+    """The same model in a folder that litGPT's converter may write into."""
+    folder.mkdir(parents=True)
+    for path in source.iterdir():
+        (folder / path.name).symlink_to(path.resolve())
 
 
 def map_and_save(source: Path, out: Path, layers: int) -> None:
     """`torch.load(mmap=True)`, pick the keys, `torch.save`: no checks, no receipt, no flush to the disk."""
     import torch
 
-    state_dict = torch.load(source / "lit_model.pth", mmap=True, weights_only=True)
+    state_dict = torch.load(source.parent / "litgpt" / MODEL / "lit_model.pth", mmap=True, weights_only=True)
     keep = {k: v for k, v in state_dict.items() if not k.startswith("transformer.h.") or int(k.split(".")[2]) < layers}
     out.mkdir()
     torch.save(keep, out / "lit_model.pth")
@@ -66,7 +79,7 @@ def build_both(source: Path, out: Path, layers: int) -> None:
 
     torch.set_default_dtype(torch.bfloat16)
     reference = GPT(Config.from_name(MODEL))
-    reference.load_state_dict(torch.load(source / "lit_model.pth", weights_only=True))
+    reference.load_state_dict(torch.load(source.parent / "litgpt" / MODEL / "lit_model.pth", weights_only=True))
     target = GPT(Config.from_name(MODEL, n_layer=layers))
     parameters = dict(reference.named_parameters())
     with torch.no_grad():
@@ -77,11 +90,11 @@ def build_both(source: Path, out: Path, layers: int) -> None:
 
 
 def mergekit(source: Path, out: Path, layers: int) -> None:
-    """mergekit's passthrough slice of the same weights in Hugging Face's format (made once, not timed)."""
+    """mergekit's passthrough slice of the same folder."""
     from mergekit.config import MergeConfiguration
     from mergekit.merge import MergeOptions, run_merge
 
-    slices = [{"sources": [{"model": str(source.with_name("hf")), "layer_range": [0, layers]}]}]
+    slices = [{"sources": [{"model": str(source), "layer_range": [0, layers]}]}]
     config = {"slices": slices, "merge_method": "passthrough", "dtype": "bfloat16"}
     options = MergeOptions(lazy_unpickle=True, copy_tokenizer=False, quiet=True)
     run_merge(MergeConfiguration.model_validate(config), str(out), options)
@@ -91,33 +104,36 @@ def mergekit(source: Path, out: Path, layers: int) -> None:
 # pause, rows that start to write soon after the last row's output was removed would find them still there
 SETTLE = 6
 ROWS = {"map_and_save": map_and_save, "build_both": build_both, "mergekit": mergekit}
-NEEDS = {"mergekit": "mergekit"}
 RECIPE = Path(__file__).parents[1] / "recipes/openllama3b_n13.yaml"
 
 
-def command(row: str, source: Path, out: Path, layers: int, kept: int) -> list[str]:
-    surgery = [
-        sys.executable,
-        "-m",
-        "inheritune_lit.surgery",
-        str(source),
-        "--layers",
-        str(layers),
-        "--out_dir",
-        str(out),
-    ]
-    inheritune = [sys.executable, "-m", "inheritune_lit"]
-    dd = ["dd", f"if={source / 'lit_model.pth'}", f"of={out}", "bs=16M", f"count={kept}", "iflag=count_bytes"]
+def command(row: str, source: Path, out: Path, layers: int, kept: int, mergekit: str | None) -> list[str]:
+    python, converted = sys.executable, source.parent / "litgpt" / MODEL
+    straight, after = (
+        [python, "-m", "inheritune_lit.surgery", str(folder), "--layers", str(layers), "--out_dir", str(out)]
+        for folder in (source, converted)
+    )
+    steps = [python, "-m", "litgpt", "convert_to_litgpt", str(converted)], after
     by_name = {
-        "ours": surgery,
-        "dd": [*dd, "conv=fsync"],
-        "surgery --dry_run": [*surgery, "--dry_run"],
-        "plan": [*inheritune, "plan", str(RECIPE)],
-        "recipes validate": [*inheritune, "recipes", "validate", str(RECIPE)],
-        "import torch": [sys.executable, "-c", "import torch"],
+        "ours": straight,
+        "two_steps": ["sh", "-c", " && ".join(map(shlex.join, steps))],
+        "second_step": after,
+        "dd": [
+            "dd",
+            f"if={converted / 'lit_model.pth'}",
+            f"of={out}",
+            "bs=16M",
+            f"count={kept}",
+            "iflag=count_bytes",
+            "conv=fsync",
+        ],
+        "surgery --dry_run": [*straight, "--dry_run"],
+        "plan": [python, "-m", "inheritune_lit", "plan", str(RECIPE)],
+        "recipes validate": [python, "-m", "inheritune_lit", "recipes", "validate", str(RECIPE)],
+        "import torch": [python, "-c", "import torch"],
     }
-    own = [sys.executable, __file__, "--row", row, "--layers", str(layers), "--folder", str(source.parent)]
-    return by_name.get(row, own)
+    own = [mergekit if row == "mergekit" and mergekit else python, __file__, "--row", row]
+    return by_name.get(row, [*own, "--layers", str(layers), "--folder", str(source.parent)])
 
 
 def measured(argv: list[str]) -> dict[str, float]:
@@ -131,51 +147,41 @@ def measured(argv: list[str]) -> dict[str, float]:
     return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss * 1024}
 
 
-def make_hf(source: Path) -> None:
-    from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
-    from safetensors.torch import save_file
-    from torch import load
-
-    folder = source.with_name("hf")
-    convert_lit_checkpoint(source, folder)
-    save_file(load(folder / "model.pth", mmap=True, weights_only=True), folder / "model.safetensors")
-    (folder / "model.pth").unlink()
-    shutil.copy(source / "config.json", folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=13)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / ".surgery")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rows", nargs="*", default=["ours", "dd", *ROWS])
+    parser.add_argument("--rows", nargs="*", default=["ours", "dd", "two_steps", "second_step", *ROWS])
+    parser.add_argument("--mergekit", metavar="PYTHON", help="of an environment with mergekit")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    source, out = args.folder / MODEL, args.folder / "out"
+    source, out, converted = args.folder / MODEL, args.folder / "out", args.folder / "litgpt" / MODEL
     if args.row:
         ROWS[args.row](source, out, args.layers)
         return
-    if not (source / "lit_model.pth").is_file():
+    if not (source / "config.json").is_file():
         print("Making the synthetic checkpoint ...", file=sys.stderr)
         shutil.rmtree(source, ignore_errors=True)
         make_source(source)
-    missing = [row for row in args.rows if row in NEEDS and importlib.util.find_spec(NEEDS[row]) is None]
-    rows = [row for row in args.rows if row not in missing]
-    if "mergekit" in rows and not (args.folder / "hf/model.safetensors").is_file():
-        make_hf(source)
+    if not converted.is_dir():
+        link(source, converted)
+    rows = [row for row in args.rows if row != "mergekit" or args.mergekit]
     rows += ["surgery --dry_run", "plan", "recipes validate", "import torch"]
     results: dict[str, list[dict[str, float]]] = {row: [] for row in rows}
     remove(out)  # of a run that was stopped
-    measured(command("ours", source, out, args.layers, 0))  # warms the page cache; not counted
+    measured(command("two_steps", source, out, args.layers, 0, None))  # warms the page cache; not counted
     kept = (out / "lit_model.pth").stat().st_size
     for repeat in range(args.repeats):
         for row in rows[repeat % len(rows) :] + rows[: repeat % len(rows)]:
             if out.exists():
                 remove(out)
                 time.sleep(SETTLE)
-            results[row].append(measured(command(row, source, out, args.layers, kept)))
+            results[row].append(measured(command(row, source, out, args.layers, kept, args.mergekit)))
     remove(out)
-    print_table(results, kept, (source / "lit_model.pth").stat().st_size, missing)
+    print_table(results, kept, (converted / "lit_model.pth").stat().st_size)
+    if "mergekit" in args.rows and "mergekit" not in rows:
+        print("\nmergekit: no environment with it was named, left out.")
 
 
 def remove(path: Path) -> None:
@@ -185,7 +191,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def print_table(results: dict[str, list[dict[str, float]]], kept: int, size: int, missing: list[str]) -> None:
+def print_table(results: dict[str, list[dict[str, float]]], kept: int, size: int) -> None:
     def median(row: str, key: str) -> float:
         return statistics.median(run[key] for run in results[row])
 
@@ -194,13 +200,11 @@ def print_table(results: dict[str, list[dict[str, float]]], kept: int, size: int
     print(f"the disk takes {kept / bar / 1e9:.2f} GB/s by dd\n")
     print("| | whole command (s) | / dd | processors (s) | peak (GB) |\n|---|---|---|---|---|")
     for row, runs in results.items():
-        walls = [run["wall"] for run in runs]
-        print(f"| {row.replace('_', ' ') if row in ROWS else row} | {median(row, 'wall'):.1f} [{min(walls):.1f}–"
+        walls, name = [run["wall"] for run in runs], row if "--" in row else row.replace("_", " ")
+        print(f"| {name} | {median(row, 'wall'):.1f} [{min(walls):.1f}–"
               f"{max(walls):.1f}] | {median(row, 'wall') / bar:.2f} | {median(row, 'cpu'):.1f} "
               f"| {median(row, 'peak') / 1e9:.2f} |")  # fmt: skip
     print(f"\nSurgery over its dry run: {(median('ours', 'peak') - median('surgery --dry_run', 'peak')) / 1e9:.2f} GB.")
-    for row in missing:
-        print(f"\n{row}: not installed, left out.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A litGPT checkpoint as transformers has it: its tensors named by litGPT's converter, written by transformers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from litgpt.config import Config
 
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
+INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = "5GB"
 
 
@@ -86,7 +87,7 @@ def weight_files(folder: Path) -> list[Path]:
         if missing or not names:
             raise InheritError(f"{index} names files that are not in {folder}: {', '.join(missing) or 'none at all'}.")
         if whole == "model.safetensors":
-            _check_index(index, named, [folder / name for name in names])
+            check_index(index, named, {name: safetensors_header(folder / name) for name in names})
         return [folder / name for name in names]
     shards = sorted(path.name for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     there = f"; {', '.join(shards[:3])} is no such file, and no index names it" if shards else ""
@@ -96,19 +97,25 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def _check_index(index: Path, named: Mapping[str, str], files: list[Path]) -> None:
-    """Which of two tensors of one name is taken, and whether one that the index does not name is, the reader decides.
+def check_index(index: Path, named: Mapping[str, str], headers: Mapping[str, Collection[str]]) -> None:
+    """Whether an index is what its files hold: else it depends on the reader which tensors are taken.
+
+    Args:
+        index: For messages.
+        named: Its weight_map, tensor → file.
+        headers: File → the tensors that it holds.
 
     Raises:
-        InheritError: the index is not what its files hold.
+        InheritError: naming the tensors.
     """
-    held = [(name, path) for path in files for name in safetensors_header(path)]
+    held = [(name, file) for file, names in headers.items() for name in names]
     found = dict(held)
-    if twice := next((name for name, path in held if found[name] != path), None):
-        raise InheritError(f"{twice} is in {found[twice]} and in another file of its index. Fetch the model again.")
-    places = {name: path.name for name, path in held}
-    wrong = [f"{name} in {file}, which has none" for name, file in named.items() if places.get(name) != file]
-    wrong += [f"nothing of {name}, which is in {path.name}" for name, path in held if name not in named]
+    if twice := next((pair for pair in held if found[pair[0]] != pair[1]), None):
+        raise InheritError(
+            f"{twice[0]} is in {index.parent / twice[1]} and in another file of its index. Fetch the model again."
+        )
+    wrong = [f"{name} in {file}, which has none" for name, file in named.items() if found.get(name) != file]
+    wrong += [f"nothing of {name}, which is in {file}" for name, file in held if name not in named]
     if wrong:
         raise InheritError(f"{index} names {'; '.join(first_few(wrong))}. Fetch the model again.")
 

@@ -7,7 +7,7 @@ for each of litGPT's tensors where its rows lie in the safetensors files.
 import hashlib
 import tempfile
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from inheritune_lit.checkpoint.folder import (
     load_config,
     refuse_code,
 )
+from inheritune_lit.checkpoint.hub import Headers, fetch, model_name, snapshot_of
 from inheritune_lit.checkpoint.hugging_face import EMBEDDING, HEAD, safetensors_header, weight_files
 from inheritune_lit.checkpoint.layers import with_old_rope
 from inheritune_lit.checkpoint.weights import Weights, fill
@@ -48,15 +49,19 @@ STATED = {
 """What config.json says that no tensor's shape tells → litGPT's Config"""
 
 
-def open_weights(folder: Path) -> "tuple[Config, Weights]":
+def open_weights(folder: Path, headers: Headers | None = None) -> "tuple[Config, Weights]":
     """litGPT's Config and the tensors of a checkpoint folder, compared with each other; reads no weights.
+
+    Args:
+        folder: litGPT's or Hugging Face's.
+        headers: Of the hub's shards, which are not there as yet.
 
     Raises:
         InheritError: it is neither a whole litGPT checkpoint nor a Hugging Face folder with the safetensors of a model
             that litGPT knows, or it could make transformers run code.
     """
     config = load_config(folder)
-    weights = Safetensors(folder, config) if is_hugging_face(folder) else Weights(folder / WEIGHTS)
+    weights = Safetensors(folder, config, headers) if is_hugging_face(folder) else Weights(folder / WEIGHTS)
     check_names_and_shapes(weights, config, folder)
     return config, weights
 
@@ -69,7 +74,7 @@ def named_config(folder: Path) -> "Config":
     """
     from litgpt.config import Config
 
-    path, name = folder / HF_CONFIG, folder.absolute().name
+    path, name = folder / HF_CONFIG, model_name(folder)
     stated = read_json(path, "Hugging Face config")
     if stated.get("model_type") == "gpt2":
         return gpt2.from_hugging_face({}, stated)[1]
@@ -139,23 +144,23 @@ class Safetensors(Weights):
             converter does not know a tensor.
     """
 
-    def __init__(self, folder: Path, config: "Config") -> None:
+    def __init__(self, folder: Path, config: "Config", headers: Headers | None = None) -> None:
         refuse_code(folder)
-        self.path = folder
+        self.path, self.headers = folder, headers
         self._tensors: dict[str, torch.Tensor] = {}
         self._parts: dict[str, tuple[Part, ...]] = {}
         self._across: set[str] = set()
         """What lies there transposed"""
         stored: list[_Stored] = []
-        for path in _files(folder):
-            for name, entry in safetensors_header(path).items():
+        for file, header in sorted((headers or _headers(folder)).items()):
+            for name, entry in header.items():
                 first = stored[-1].first + stored[-1].shape[0] + 1 if stored else 0
                 shape, (start, stop) = tuple(entry["shape"]) or (1,), entry["data_offsets"]
-                stored.append(_Stored(name, path.name, entry["dtype"], shape, start, stop, first))
+                stored.append(_Stored(name, file, entry["dtype"], shape, start, stop, first))
         stated = read_json(folder / HF_CONFIG, "Hugging Face config")
         for name, made in _converted({one.name: one.numbers() for one in stored}, config, stated, folder).items():
             self._place(name, made, stored)
-        self._check_tied(stated)
+        self._check_tied(read=not headers)
 
     def _place(self, name: str, made: "torch.Tensor", stored: Sequence[_Stored]) -> None:
         """Notes where a tensor lies, of which litGPT's converter made `made` out of the numbers of rows."""
@@ -180,14 +185,15 @@ class Safetensors(Weights):
         self._tensors[name] = torch.empty(shape, dtype=getattr(torch, TYPES[kind]), device="meta")
         self._parts[name] = tuple(giver.part(*run) for giver, run in zip(givers, runs, strict=True))
 
-    def _check_tied(self, stated: Mapping[str, Any]) -> None:
-        """Head and token embedding are one tensor or two, as config.json says.
+    def _check_tied(self, *, read: bool) -> None:
+        """Head and token embedding are one tensor or two, as config.json says; what they hold is there to be read.
 
         Raises:
             InheritError: they are not.
         """
         import torch
 
+        stated = read_json(self.path / HF_CONFIG, "Hugging Face config")
         tied = {**(stated.get("text_config") or {}), **stated}.get("tie_word_embeddings")
         if tied is None or HEAD not in self:
             return
@@ -197,7 +203,7 @@ class Safetensors(Weights):
                 f"{self.path} holds no head, and its {HF_CONFIG} says tie_word_embeddings: false, so that it is "
                 "not the token embedding either: the model is not whole. Fetch it again."
             )
-        if tied and not one and not torch.equal(self[HEAD], self[EMBEDDING]):
+        if tied and not one and read and not torch.equal(self[HEAD], self[EMBEDDING]):
             raise InheritError(
                 f"{self.path} holds a head that is not its token embedding, and its {HF_CONFIG} says "
                 "tie_word_embeddings: true, so that transformers would ignore it. Correct the one that is wrong."
@@ -226,6 +232,16 @@ class Safetensors(Weights):
     def check(self) -> None:
         """Nothing: a tensor is read into memory when it is used, not mapped, and has no checksum."""
 
+    def fetch(self, names: Collection[str]) -> None:
+        """Brings the files that hold these tensors, if they lie in the hub.
+
+        Raises:
+            InheritError: the hub does not give them, or config.json says otherwise of the head.
+        """
+        if self.headers:
+            fetch(self.path, {part.file for name in names for part in self._parts[name]}, self.headers)
+            self._check_tied(read=HEAD in names)
+
     def size(self, name: str) -> int:
         return sum(part.size for part in self._parts[name])
 
@@ -239,8 +255,11 @@ class Safetensors(Weights):
     def fingerprint(self) -> str:
         """SHA-256 over the names, dtypes and shapes of litGPT's tensors and the bytes at their ends, after `hf-`.
 
-        Says which model this is without reading it all, however it is cut into files.
+        Says which model this is without reading it all, however it is cut into files. What the hub has yet to give is
+        said by its commit.
         """
+        if self.headers and (known := snapshot_of(self.path)):
+            return f"hub-{known[1]}"
         digest = hashlib.sha256()
         for name in sorted(self):
             layout, parts = self._tensors[name], self._parts[name]
@@ -253,8 +272,8 @@ class Safetensors(Weights):
         return f"hf-{digest.hexdigest()}"
 
 
-def _files(folder: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face folder's model, in litGPT's order.
+def _headers(folder: Path) -> Headers:
+    """What the safetensors files of a Hugging Face folder's model hold.
 
     Raises:
         InheritError: there are none, or they are not what the index says.
@@ -267,7 +286,7 @@ def _files(folder: Path) -> list[Path]:
             "  from transformers import AutoModelForCausalLM\n"
             f"  AutoModelForCausalLM.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder)!r})"
         )
-    return sorted(files)
+    return {path.name: safetensors_header(path) for path in files}
 
 
 def _header_size(path: Path) -> int:

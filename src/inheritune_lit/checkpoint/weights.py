@@ -62,6 +62,9 @@ class Weights(Mapping[str, "torch.Tensor"]):
     def __len__(self) -> int:
         return len(self._tensors)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors  # a Mapping's own would read the tensor
+
     def __getitem__(self, name: str) -> "torch.Tensor":
         """The tensor as a view of the mapped file; a page is read when it is used, and counts as resident then."""
         return self._view(name, self._map, self.record(name).offset)

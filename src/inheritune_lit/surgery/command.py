@@ -7,7 +7,7 @@ writes files. Importing it imports neither torch nor litGPT.
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
@@ -15,6 +15,7 @@ from inheritune_lit.base.files import write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.copy import copy_tensors
 from inheritune_lit.checkpoint.folder import HF_CONFIG, WEIGHTS, copy_tokenizer
+from inheritune_lit.checkpoint.hub import look_up
 from inheritune_lit.checkpoint.receipt import is_done, write_receipt
 from inheritune_lit.surgery.starts import Head, Start
 from inheritune_lit.surgery.target import Plan, make_plan
@@ -31,6 +32,7 @@ def surgery(
     seed: int = 42,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     check_finite: bool = True,
+    fetch: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -41,8 +43,9 @@ def surgery(
     Given again with the same source and settings, the command finds its result whole and leaves it.
 
     Args:
-        source_dir: The source, such as the paper's reference model: a litGPT checkpoint folder, downloaded, converted,
-            or saved by `litgpt pretrain`.
+        source_dir: The source, such as the paper's reference model: a folder with config.json and safetensors, as
+            `hf download` brings it, called as litGPT calls the model; or a litGPT checkpoint folder. With --fetch, its
+            name in the Hugging Face hub.
         layers: Which blocks of the source to keep: 13 (the first 13), 0-12 (inclusive), 0,2,4 (these), ::2 (every
             second), or a list of these, as in 0-10,22-25. For last, middle, every-other, the stackings and grow: the
             number of blocks of the result.
@@ -59,11 +62,15 @@ def surgery(
         dtype: Convert the weights to this type. Without it each tensor keeps its own; where there are several parents,
             or random weights (float32), the widest of their types.
         check_finite: Stop at a NaN or an infinity in a kept tensor. Off with --no-check_finite.
+        fetch: SOURCE_DIR is ORG/NAME or ORG/NAME@REVISION in the Hugging Face hub. Its config.json, its tokenizer and
+            the files that hold what is kept are fetched, all of one commit, which the receipt names.
         dry_run: Print what would be written, and write nothing.
         overwrite: Replace OUT_DIR if it exists.
     """
-    folders = [Path(source_dir), *([] if target_dir is None else [Path(target_dir)])]
-    plan = make_plan(folders[0], layers, dtype, start=start, seed=seed, target_dir=target_dir, head=head)
+    source, headers = look_up(str(source_dir)) if fetch else (Path(source_dir), None)
+    folders = [source, *([] if target_dir is None else [Path(target_dir)])]
+    options: dict[str, Any] = {"start": start, "seed": seed, "target_dir": target_dir, "head": head}
+    plan = make_plan(source, layers, dtype, headers=headers, **options)
     print(plan)
     if dry_run:
         return
@@ -74,6 +81,7 @@ def surgery(
         free = shutil.disk_usage(folder).free
         if free < plan.bytes:
             raise InheritError(f"{out_dir} needs {plan.bytes:,} bytes, its disk has {free:,} free. Free some space.")
+        plan.fetch()
         _write_configs(plan, folder)
         copy_tokenizer(plan.source_dir, folder)
         sha256 = {WEIGHTS: copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)}

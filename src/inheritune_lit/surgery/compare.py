@@ -66,8 +66,8 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
     for key, parent in known.items():
         if parent["fingerprint"] == fingerprint:
             return key
-    for key, parent in known.items():  # of litGPT's form where this is Hugging Face's, or the other way round
-        if parent["fingerprint"].startswith("hf-") != fingerprint.startswith("hf-"):
+    for key, parent in known.items():
+        if _form(parent["fingerprint"]) != _form(fingerprint):  # the tensors decide
             return key
     expected = " or ".join(
         f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items()
@@ -75,6 +75,11 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
     raise InheritError(
         f"{source} is not the source of {folder}: its fingerprint is {fingerprint[:16]}…, the receipt has {expected}."
     )
+
+
+def _form(fingerprint: str) -> str:
+    """Of what a fingerprint is: of litGPT's file, of safetensors (hf), of a commit (hub)."""
+    return fingerprint.rpartition("-")[0]
 
 
 def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Origin]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from inheritune_lit import gpt2
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG
+from inheritune_lit.checkpoint.hub import Headers, model_name, snapshot_of
 from inheritune_lit.checkpoint.layers import slice_config
 from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.weights import Weights
@@ -28,21 +29,27 @@ class Parent:
     weights: Weights
 
     @classmethod
-    def open(cls, folder: Path) -> "Parent":
+    def open(cls, folder: Path, headers: Headers | None = None) -> "Parent":
         """Opens a checkpoint folder and checks names and shapes; reads no weights.
+
+        Args:
+            folder: litGPT's or Hugging Face's.
+            headers: Of the hub's shards, which are not there as yet.
 
         Raises:
             InheritError: what open_weights raises.
         """
-        return cls(folder, *open_weights(folder))
+        return cls(folder, *open_weights(folder, headers))
 
     @property
     def entry(self) -> dict[str, Any]:
         """The receipt's."""
+        known = snapshot_of(self.folder)
         return {
-            "name": self.folder.resolve().name,
+            "name": model_name(self.folder.resolve()),
             "n_layer": self.config.n_layer,
             "fingerprint": self.weights.fingerprint(),
+            **(dict(zip(("repository", "commit"), known, strict=True)) if known else {}),
         }
 
     @property
@@ -59,7 +66,11 @@ def check_request(source_dir: Path, start: Start, seed: int, target_dir: Path | 
         InheritError: one of them is not so.
     """
     if not source_dir.is_dir():
-        raise InheritError(f"SOURCE_DIR {source_dir} is not a folder. `litgpt download` puts checkpoints there.")
+        raise InheritError(
+            f"SOURCE_DIR {source_dir} is not a folder. If it is a model of the Hugging Face hub, ORG/NAME or "
+            "ORG/NAME@REVISION, --fetch fetches its config.json, its tokenizer and the safetensors files that hold "
+            "what is kept, all of one commit, into huggingface_hub's cache."
+        )
     for folder in (source_dir, target_dir):
         if folder and not (folder / MODEL_CONFIG).is_file() and (folder / "model" / MODEL_CONFIG).is_file():
             raise InheritError(f"{folder} is a run's folder; its checkpoint is {folder / 'model'}. Name that.")

@@ -20,8 +20,10 @@ from inheritune_lit.checkpoint.folder import (
     load_config,
     refuse_code,
 )
+from inheritune_lit.checkpoint.hub import Headers, model_name
 from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
 from inheritune_lit.checkpoint.layers import slice_hf_config
+from inheritune_lit.checkpoint.opening import Safetensors
 from inheritune_lit.checkpoint.receipt import inputs_of
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.half_width import halved_hf_config, halved_origins
@@ -71,7 +73,7 @@ class Plan:
     def receipt(self) -> dict[str, Any]:
         """What the receipt says but for the files."""
         entries = {key: parent.entry for key, parent in self.parents.items()}
-        name, n_layer = self.source_dir.resolve().name, self.source_config.n_layer
+        name, n_layer = model_name(self.source_dir.resolve()), self.source_config.n_layer
         return {
             "source": {"name": name, "n_layer": n_layer, "fingerprint": None},  # of a random start: it takes no tensor
             **entries,
@@ -98,6 +100,16 @@ class Plan:
             for name in distinct(self.copies)
             if embeddings or not name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
         )
+
+    def fetch(self) -> None:
+        """Brings what is kept of a source in the hub.
+
+        Raises:
+            InheritError: the hub does not give it.
+        """
+        for parent in self.parents.values():
+            if isinstance(parent.weights, Safetensors):
+                parent.weights.fetch([copy.name for copy in self.copies.values() if copy.weights is parent.weights])
 
     def drawn(self) -> dict[str, TensorCopy]:
         """The copies, with random tensors drawn: all of litGPT's initialisation is in memory then, in float32."""
@@ -134,6 +146,7 @@ def make_plan(
     seed: int = 42,
     target_dir: Path | None = None,
     head: Head = "target",
+    headers: Headers | None = None,
 ) -> Plan:
     """Opens the source and decides where each tensor of the target comes from; reads no weights.
 
@@ -145,7 +158,7 @@ def make_plan(
     check_request(source_dir, start, seed, target_dir)
     refuse_code(source_dir)  # its config.json becomes the target's
     config = load_config(source_dir)
-    parents = {} if rule.inherits == () else {"source": Parent.open(source_dir)}
+    parents = {} if rule.inherits == () else {"source": Parent.open(source_dir, headers)}
     if target_dir is not None:
         parents["target"] = Parent.open(target_dir)
         check_growth(config, parents["target"].config)
