@@ -160,8 +160,7 @@ def test_what_the_hub_has_not(hub: Hub, run: Any, tmp_path: Path) -> None:
         file.unlink()
     (tmp_path / "old/pytorch_model.bin").touch()
     assert (
-        "has no safetensors in the Hugging Face hub. Fetch all of it with `hf download"
-        in run(NAME, "--fetch").stderr
+        "has no safetensors in the Hugging Face hub. Fetch all of it with `hf download" in run(NAME, "--fetch").stderr
     )
     assert not (tmp_path / "out").exists()
     assert "pytorch_model.bin" not in hub.given

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from litgpt.config import Config
 
-SAMPLE = 2**12  # bytes at each end of a tensor that its fingerprint knows
+SAMPLE = 2**12  # bytes at the start of each part of a tensor, which a fingerprint knows
 TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """safetensors' names of the types that litGPT's models hold → torch's"""
 STATED = {
@@ -149,6 +149,8 @@ class Safetensors(Weights):
         self.path, self.headers = folder, headers
         self._tensors: dict[str, torch.Tensor] = {}
         self._parts: dict[str, tuple[Part, ...]] = {}
+        self._begins: dict[str, int] = {}
+        """File → where its tensors' bytes begin"""
         self._across: set[str] = set()
         """What lies there transposed"""
         stored: list[_Stored] = []
@@ -168,14 +170,15 @@ class Safetensors(Weights):
 
         flat = made.flatten()
         breaks = (flat.diff() != 1).nonzero().flatten() + 1
-        runs = [(int(flat[start]), stop - start) for start, stop in pairwise([0, *breaks.tolist(), len(flat)])]
+        ends = [0, *breaks.tolist(), len(flat)] if len(flat) else []
+        runs = [(int(flat[start]), stop - start) for start, stop in pairwise(ends)]
         givers = [stored[bisect(stored, number, key=lambda one: one.first) - 1] for number, _ in runs]
         kinds = {(giver.kind, giver.shape[1:]) for giver in givers}
-        kind, rest = kinds.pop()
-        if kinds or kind not in TYPES:
-            found = ", ".join(f"{one.name} {one.kind} {[*one.shape]}" for one in dict.fromkeys(givers))
+        kind, rest = next(iter(kinds), ("", ()))
+        if len(kinds) != 1 or kind not in TYPES:
+            found = ", ".join(f"{one.name} {one.kind} {[*one.shape]}" for one in dict.fromkeys(givers)) or "no values"
             raise InheritError(
-                f"{self.path / givers[0].file} can't give litGPT's {name}: expected one of the types "
+                f"{self.path} can't give litGPT's {name}: expected one of the types "
                 f"{', '.join(TYPES)} and rows of one length, got {found}. Quantised weights have to be undone first."
             )
         shape = (len(flat), *rest)
@@ -222,12 +225,17 @@ class Safetensors(Weights):
 
         place = 0
         for part in self._parts[name]:
-            path, end = self.path / part.file, place + part.size
-            fill(buffer[place:end], path, 8 + _header_size(path) + part.start)
-            place = end
+            self._fill(buffer[place : place + part.size], part)
+            place += part.size
         layout = self._tensors[name]
         values = torch.frombuffer(buffer, dtype=torch.uint8, count=place).view(layout.dtype)
         return values.view(layout.shape[::-1]).t() if name in self._across else values.view(layout.shape)
+
+    def _fill(self, buffer: memoryview, part: Part) -> None:
+        if part.file not in self._begins:
+            fill(size := memoryview(bytearray(8)), self.path / part.file, 0)
+            self._begins[part.file] = 8 + int.from_bytes(size, "little")
+        fill(buffer, self.path / part.file, self._begins[part.file] + part.start)
 
     def check(self) -> None:
         """Nothing: a tensor is read into memory when it is used, not mapped, and has no checksum."""
@@ -253,7 +261,7 @@ class Safetensors(Weights):
         return self._parts[name]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, dtypes and shapes of litGPT's tensors and the bytes at their ends, after `hf-`.
+        """SHA-256 over the names, dtypes and shapes of litGPT's tensors and how their bytes begin, after `hf-`.
 
         Says which model this is without reading it all, however it is cut into files. What the hub has yet to give is
         said by its commit.
@@ -264,11 +272,10 @@ class Safetensors(Weights):
         for name in sorted(self):
             layout, parts = self._tensors[name], self._parts[name]
             digest.update(f"{name} {layout.dtype} {tuple(layout.shape)}\n".encode())
-            for part, at_end in ((parts[0], False), (parts[-1], True)):
-                ends = memoryview(bytearray(min(SAMPLE, part.size)))
-                path = self.path / part.file
-                fill(ends, path, 8 + _header_size(path) + part.start + at_end * (part.size - len(ends)))
-                digest.update(ends)
+            for part in parts:
+                start = memoryview(bytearray(min(SAMPLE, part.size)))
+                self._fill(start, part)
+                digest.update(start)
         return f"hf-{digest.hexdigest()}"
 
 
@@ -287,12 +294,6 @@ def _headers(folder: Path) -> Headers:
             f"  AutoModelForCausalLM.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder)!r})"
         )
     return {path.name: safetensors_header(path) for path in files}
-
-
-def _header_size(path: Path) -> int:
-    size = memoryview(bytearray(8))
-    fill(size, path, 0)
-    return int.from_bytes(size, "little")
 
 
 def _converted(

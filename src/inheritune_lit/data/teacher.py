@@ -25,11 +25,11 @@ def check_teacher(folder: Path, max_seq_length: int, largest_id: int) -> None:
     config = load_config(folder)
     if config.block_size < max_seq_length:
         raise InheritError(
-            f"The teacher attends to {config.block_size:,} tokens, the training's windows have "
+            f"The teacher attends to {config.block_size:,} tokens ({folder}), the training's windows have "
             f"{max_seq_length:,}. Lower train.max_seq_length to that, or take another teacher."
         )
     if (rows := config.padded_vocab_size or config.vocab_size) <= largest_id:
         raise InheritError(
-            f"The teacher has embeddings for {rows:,} tokens, the data ids up to {largest_id:,}: its "
+            f"The teacher has embeddings for {rows:,} tokens ({folder}), the data ids up to {largest_id:,}: its "
             "tokenizer is another one. Take a teacher with the tokenizer of the data."
         )
