@@ -26,7 +26,7 @@ def commands(page: Path) -> list[str]:
     text = page.read_text().replace("\\\n", " ")
     lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     lines += [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    return [line.partition("  #")[0] for line in lines if re.match(r"(inheritune|litgpt|make|python -m) ", line)]
+    return [line.partition("  #")[0] for line in lines if re.match(r"(inheritune|litgpt|hf|make|python -m) ", line)]
 
 
 def function_of(name: str, rest: list[str]) -> Any:
@@ -62,7 +62,8 @@ def test_command_can_be_given(page: str, command: str) -> None:
 
         assert set(flags) <= {*inspect.signature(setup).parameters, "config"}
     else:
-        assert (program, words[0]) == ("litgpt", "download")
+        assert (program, words[0]) == ("hf", "download")
+        assert flags == ["local-dir"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

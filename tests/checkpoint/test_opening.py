@@ -25,6 +25,7 @@ from inheritune_lit.checkpoint.weights import fill
 from inheritune_lit.choose import choose
 from inheritune_lit.data import DistilledTokens
 from inheritune_lit.data.tokenizer import Tokenizer
+from inheritune_lit.evaluate.held_out import held_out_loss
 from inheritune_lit.pretrain.record import parents
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.surgery.compare import compare_logits
@@ -261,6 +262,8 @@ def test_analyze_choose_and_a_teacher(
     found = [measure(folder, Settings(data, windows=4, max_seq_length=16)) for folder in both]
     assert found[0]["depths"] == found[1]["depths"]
     assert found[0]["blocks"] == found[1]["blocks"]
+    losses = [held_out_loss(folder, data, max_seq_length=16)["per_window"] for folder in both]
+    assert losses[0] == losses[1]
     capsys.readouterr()
     for folder in both:
         choose(folder, data=data, out_dir=tmp_path / "choice", keep=3, dry_run=True)

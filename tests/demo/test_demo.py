@@ -82,7 +82,7 @@ def test_from_cut_to_page(small: Paths, monkeypatch: pytest.MonkeyPatch, capfd: 
     monkeypatch.setattr(stages, "inheritune", run_here)
     monkeypatch.setattr(stages, "WINDOWS", 2)
     monkeypatch.setattr(stages, "LENGTH", 16)
-    names = ["Fetch the model", "Convert", "Turn the text", "Ask the models", "Export"]
+    names = ["Fetch the model", "Unpack", "Turn the text", "Ask the models", "Export"]
     parts = {title: work for title, work in stages.STAGES.items() if not title.startswith(tuple(names))}
     assert len(parts) == len(stages.STAGES) - len(names)
     monkeypatch.setattr(stages, "STAGES", parts)

@@ -145,7 +145,7 @@ def test_errors(checkpoint: Path, tokens: Path, tmp_path: Path) -> None:
         held_out_loss(other, tokens)
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf/config.json").write_text("{}")
-    with pytest.raises(InheritError, match="no litGPT checkpoint, which --loss needs"):
+    with pytest.raises(InheritError, match="is no checkpoint folder, neither litGPT's nor one of Hugging Face's"):
         evaluate(str(tmp_path / "hf"), loss=tokens)
     with pytest.raises(InheritError, match="--batch_size is many, expected auto or a number"):
         evaluate(str(checkpoint), loss=tokens, batch_size="many")

@@ -137,7 +137,7 @@ def comment(*paragraphs: str) -> str:
 
 def commands(listed: list[tuple[str, str]]) -> str:
     """A header's commands, each with its note."""
-    width = max(len(command) for command, _ in listed)
+    width = max((len(command) for command, note in listed if note), default=0)
     return "\n".join(f"#   {command:<{width}}  {'# ' * bool(note)}{note}".rstrip() for command, note in listed)
 
 
@@ -159,9 +159,9 @@ def sizes(run: Any, without: str, called: str = "") -> str:
     return f"{counted.total:,} parameters{called}, {counted.inside:,} without {without}"
 
 
-def surgery(run: Any, header: str, before: tuple[str, str], size: str, source: str, layers: str = "") -> str:
+def surgery(run: Any, header: str, before: list[tuple[str, str]], size: str, source: str, layers: str = "") -> str:
     """The recipe of `inheritune surgery` for a run's target."""
-    steps = [before, (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", "")]
+    steps = [*before, (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", "")]
     settings = f'source_dir: {source}\nlayers: "{layers or run.n_layer}"\nout_dir: checkpoints/{run.target}\n'
     return f"{comment(header)}\n#\n{commands(steps)}\n#\n{comment(size)}\n{settings}"
 

@@ -344,7 +344,7 @@ def _surgery(run: Run) -> str:
         run,
         f"The first {run.n_layer} of {reference.title}'s {reference.n_layer} blocks, with its token and position "
         f"embeddings and final norm; the reference is our own, trained on {reference.corpus.title}.",
-        _train_reference(run),
+        [_train_reference(run)],
         f"{sizes(run, 'embeddings')}.",
         f"out/{run.reference_name}/final",
     )

@@ -22,7 +22,7 @@ class Reference:
 
     title: str
     repository: str
-    """What `litgpt download` takes"""
+    """In the Hugging Face hub"""
     n_layer: int
     """Blocks it has"""
 
@@ -174,7 +174,7 @@ def render() -> dict[str, str]:
 
 def _header(run: Run) -> tuple[str, ...]:
     steps = [
-        _download(run),
+        *_download(run),
         (f"inheritune surgery --config recipes/surgery/{run.target}.yaml", f"→ checkpoints/{run.target}"),
         (f"inheritune prepare --config recipes/data/{run.corpus.name}.yaml", f"→ {run.corpus.folder}"),
         (f"litgpt pretrain --config recipes/{run.name}.yaml", "one GPU, or all of a machine's with FSDP"),
@@ -182,9 +182,12 @@ def _header(run: Run) -> tuple[str, ...]:
     return comment(_title(run)), commands(steps), _tokens(run), _sources(run), _cost(run), comment(_gpus(run))
 
 
-def _download(run: Run) -> tuple[str, str]:
-    gated = "its licence must be accepted first: --access_token" if run.reference_key == "llama2_7b" else ""
-    return f"litgpt download {run.reference.repository}", gated
+def _download(run: Run) -> list[tuple[str, str]]:
+    """Where the hub has pickles only, surgery says how safetensors are made of them."""
+    fetch = f"hf download {run.reference.repository} --local-dir {run.reference.folder}"
+    if run.reference_key == "llama2_7b":  # which the hub has in both forms
+        return [("hf auth login", "its licence must be accepted first"), (f"{fetch} --exclude '*.bin'", "")]
+    return [(fetch, "")]
 
 
 def _title(run: Run) -> str:

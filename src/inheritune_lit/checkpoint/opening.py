@@ -5,6 +5,7 @@ for each of litGPT's tensors where its rows lie in the safetensors files.
 """
 
 import hashlib
+import math
 import tempfile
 from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
@@ -85,11 +86,11 @@ def named_config(folder: Path) -> "Config":
             f"litGPT knows no model called {name!r}, and {path} does not say all that its Config does. Call the "
             "folder, or a link to it, what litGPT calls the model (`litgpt download list`), such as open_llama_3b."
         ) from error
-    language = with_old_rope(stated.get("text_config") or stated)
+    language = with_old_rope(_language(stated))
     wrong = [
         f"{key} is {language[key]}, litGPT's {ours} {getattr(config, ours)}"
         for key, ours in STATED.items()
-        if language.get(key) not in (None, getattr(config, ours))
+        if language.get(key) is not None and not _is_close(language[key], getattr(config, ours))
     ]
     if wrong:
         raise InheritError(
@@ -97,6 +98,17 @@ def named_config(folder: Path) -> "Config":
             "calls the model (`litgpt download list`)."
         )
     return config
+
+
+def _language(stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config.json says of the language model, which multimodal families nest."""
+    inner = stated.get("text_config")
+    return inner if isinstance(inner, dict) else stated
+
+
+def _is_close(stated: Any, ours: float) -> bool:
+    """Whether two numbers are one, also where it has been through float32."""
+    return type(stated) in (int, float) and math.isclose(stated, ours, rel_tol=1e-4)
 
 
 class Part(NamedTuple):
@@ -197,7 +209,7 @@ class Safetensors(Weights):
         import torch
 
         stated = read_json(self.path / HF_CONFIG, "Hugging Face config")
-        tied = {**(stated.get("text_config") or {}), **stated}.get("tie_word_embeddings")
+        tied = {**_language(stated), **stated}.get("tie_word_embeddings")
         if tied is None or HEAD not in self:
             return
         one = self.identity(HEAD) == self.identity(EMBEDDING)

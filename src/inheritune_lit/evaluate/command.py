@@ -86,11 +86,6 @@ def evaluate(
 def _measure_loss(
     subject: EvaluatedModel, data: Path, out_dir: Path, length: int | None, device: str, batch_size: int | None
 ) -> None:
-    if not subject.is_litgpt:
-        raise InheritError(
-            f"{subject.path} is no litGPT checkpoint, which --loss needs: make one with "
-            f"`litgpt convert_to_litgpt {subject.path}`."
-        )
     length = length or subject.trained_length
     content = held_out_loss(subject.path, data, max_seq_length=length, device=device, batch_size=batch_size)
     out_dir.mkdir(parents=True, exist_ok=True)

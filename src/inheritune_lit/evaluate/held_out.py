@@ -43,7 +43,7 @@ def held_out_loss(
     """The content of loss.json.
 
     Args:
-        checkpoint: A litGPT checkpoint folder.
+        checkpoint: A checkpoint folder, litGPT's or Hugging Face's.
         data_dir: What `inheritune prepare` wrote.
         max_seq_length: T, tokens a window has as input; by default all that the model takes.
         device: cpu, cuda, …; None takes a GPU if there is one.
