@@ -33,10 +33,11 @@ from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data import order, trace
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.reproduce import facts
+from inheritune_lit.reproduce.bands import LEAST
 from inheritune_lit.reproduce.compare import EXACT, compare
 from inheritune_lit.runs.folder import STEP
 
-STEPS, EPOCH, LENGTH, SAVED = 30, 12, 64, 10
+STEPS, EPOCH, SAVED = 30, 12, 10
 PLAYS = ("rape_of_lucrece.txt", "sonnets.txt", "hamlet.txt")  # the last is held out
 ROOT = Path(__file__).parents[1]
 
@@ -86,8 +87,8 @@ HONEST = {
         environment={"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
     ),
     "resumed after a kill": Arm({"train.save_interval": f"={SAVED}"}, plant="killed"),
-    "compiled": Arm(plant="compiled"),
-    "two FSDP ranks": Arm({"devices": "=2", "train.micro_batch_size": "=2"}),
+    "compiled": Arm(environment={"TORCHDYNAMO_DISABLE": "0"}),
+    "two FSDP ranks": Arm({"devices": "=2", "train.micro_batch_size": 0.5}, start="drawn"),
     "bf16-mixed": Arm({"precision": "bf16-mixed"}),
 }
 
@@ -148,12 +149,6 @@ def threads() -> None:
     torch.set_num_threads(torch.get_num_threads() + 1)
 
 
-def compiled() -> None:
-    import torch._dynamo.config
-
-    torch._dynamo.config.disable = False
-
-
 def killed() -> None:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -176,14 +171,21 @@ class Model:
     name: str
     tokenizer: Path
     batch: int
+    length: int
+    """Tokens of a window"""
     lr: float
     reference: Path | None
     folder: Path
 
+    def has(self, arm: str) -> bool:
+        """FSDP would untie the one's embeddings, the other has random blocks, and what is the recipe's is no arm."""
+        absent = "two FSDP ranks" if self.reference else "one block other than said"
+        return arm not in (absent, f"micro-batch {self.batch}")
+
     def make_inputs(self, text: Path) -> None:
         """Shards, the same with two documents swapped, and the starts; each is left where it is there."""
         per_token = 3.6 if self.reference else 2.0  # characters
-        size = int(EPOCH * self.batch * LENGTH * per_token / 6)
+        size = int(EPOCH * self.batch * self.length * per_token / 6)
         for data in ("tokens", "swapped"):
             if (self.folder / data).is_dir():
                 continue
@@ -205,6 +207,16 @@ class Model:
                 if not (self.folder / start).is_dir():
                     _inheritune("surgery", self.reference, "--layers", layers, "--out_dir", self.folder / start)
 
+    def drawn(self, config: dict[str, Any], seed: int) -> Path:
+        """A checkpoint of the random weights that a run with this seed begins with."""
+        shape, folder = self.folder / "shape", self.folder / f"drawn{seed}"
+        if not folder.is_dir():
+            shutil.copytree(self.tokenizer, shape, dirs_exist_ok=True)
+            (shape / "model_config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+            options = ["--layers", config["n_layer"], "--start", "random", "--seed", seed]
+            _inheritune("surgery", shape, *options, "--out_dir", folder)
+        return folder
+
     def recipe(self, arm: Arm, seed: int, out_dir: Path) -> dict[str, Any]:
         demo = ROOT / ("recipes/demo.yaml" if self.reference else "recipes/gpt2/demo_k8.yaml")
         recipe: dict[str, Any] = yaml.safe_load(demo.read_text(encoding="utf-8"))
@@ -213,11 +225,13 @@ class Model:
             recipe["model_config"] = yaml.safe_load((start / "model_config.yaml").read_text(encoding="utf-8"))
         else:
             recipe["model_config"] |= {"n_layer": 4}
+            if arm.start == "drawn":  # what one CPU draws, as two ranks would draw other weights
+                start = self.drawn(recipe["model_config"], seed)
         recipe |= {"initial_checkpoint_dir": start and str(start), "out_dir": str(out_dir), "seed": seed}
         recipe |= {"tokenizer_dir": str(start or self.tokenizer), "precision": "32-true"}
         data = recipe["data"]["init_args"]
         data |= {"data_path": str(self.folder / arm.data), "seed": seed, "epochs": 4}
-        recipe["train"] |= {"max_tokens": STEPS * self.batch * LENGTH, "max_seq_length": LENGTH}
+        recipe["train"] |= {"max_tokens": STEPS * self.batch * self.length, "max_seq_length": self.length}
         recipe["train"] |= {"global_batch_size": self.batch, "micro_batch_size": self.batch, "lr_warmup_steps": 5}
         recipe["train"] |= {"min_lr": self.lr / 10, "save_interval": None, "log_interval": 1, "max_norm": 1.0}
         recipe["eval"] |= {"interval": 1000, "initial_validation": True}
@@ -234,7 +248,7 @@ class Model:
             else:
                 place[last] = value
         recipe["eval"]["max_iters"] = self.batch // recipe["train"]["micro_batch_size"]  # the same windows
-        recipe["train"]["max_tokens"] = STEPS * recipe["train"]["global_batch_size"] * LENGTH
+        recipe["train"]["max_tokens"] = STEPS * recipe["train"]["global_batch_size"] * self.length
         return recipe
 
 
@@ -322,7 +336,7 @@ def _train(command: list[str], folder: Path, arm: Arm, variables: dict[str, str]
 KNOWN = 2  # seeds whose honest runs say how far such runs may differ; those of the others are judged by it
 SOURCES = {
     **{"again": "machine", "one thread more": "machine", "another kind of CPU": "machine"},
-    **{"micro-batch 1": "micro_batch", "micro-batch 2": "micro_batch", "resumed after a kill": "resumed"},
+    **{"micro-batch 1": "accumulation", "micro-batch 2": "accumulation", "resumed after a kill": "resumed"},
     **{"compiled": "compiled", "two FSDP ranks": "ranks", "bf16-mixed": "precision"},
 }
 
@@ -334,7 +348,8 @@ def facts_of(model: Model, name: str, arm: Arm, seed: int) -> dict[str, Any] | N
         return None
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     start = recipe["initial_checkpoint_dir"]
-    fingerprint = Weights(Path(start) / "lit_model.pth").fingerprint() if start else "random"
+    drawn = arm.start == "drawn" or not start
+    fingerprint = "random" if drawn else Weights(Path(start) / "lit_model.pth").fingerprint()
     manifest = Manifest(model.folder / arm.data)
     with as_planted(arm.plant):
         exact = facts.exact(recipe, {"start": {"fingerprint": fingerprint}}, manifest)
@@ -348,8 +363,9 @@ def facts_of(model: Model, name: str, arm: Arm, seed: int) -> dict[str, Any] | N
             "numerics": {
                 "precision": recipe["precision"],
                 "compiled": name == "compiled",
-                "ranks": recipe["devices"],
-                "micro_batch": recipe["train"]["micro_batch_size"],
+                "ranks": recipe["devices"],  # of a start that was drawn before
+                "accumulation": recipe["train"]["global_batch_size"]
+                // (recipe["devices"] * recipe["train"]["micro_batch_size"]),
                 "device": "CPU",
                 "resumed": name == "resumed after a kill",
             },
@@ -393,14 +409,20 @@ def tables(models: list[Model], seeds: int) -> str:
                     sizes = apart(model.name, name, seed) or {}
                     largest = max([sizes.get(s, 0.0) for s in steps[: i + 1]], default=0.0)
                     measured[source][step] = max(measured[source][step], largest)
-    allowed = {source: {"measured": "", "losses": sizes} for source, sizes in measured.items()}
+    allowed = {
+        source: {"measured": "", "losses": {step: max(size, LEAST) for step, size in sizes.items()}}
+        for source, sizes in measured.items()
+    }
 
     def judged(model: str, name: str, seed: int) -> Any:
         run, base = found[model, name, seed], found[model, "undisturbed", seed]
         if not run or not base:
             return None
         first = {**base["first_steps"], "repeats": 1, "deviation": {}, "allowed": allowed}
-        return compare({"name": name, "status": "run", **base, "first_steps": first}, run)
+        lock = {"name": name, "status": "run", **base, "first_steps": first}
+        if name == "two FSDP ranks":  # from the very weights that the other drew
+            lock, run = ({**one, "exact": {**one["exact"], "start": "drawn"}} for one in (lock, run))
+        return compare(lock, run)
 
     lines = ["Largest differences of the honest runs, in nats (seeds 0 and 1, both models):", ""]
     lines += ["| source | " + " | ".join(f"step {step}" for step in steps) + " |", "|---" * (len(steps) + 1) + "|"]
@@ -449,8 +471,8 @@ def main() -> None:
     given = parser.parse_args()
     inputs, out_dir = given.inputs.absolute(), given.out_dir.absolute()
     models = [
-        Model("gpt2", inputs / "growth/tokenizer", 8, 1e-3, None, out_dir / "gpt2"),
-        Model("smollm2", inputs / "reference", 4, 5e-4, inputs / "reference", out_dir / "smollm2"),
+        Model("gpt2", inputs / "growth/tokenizer", 8, 64, 1e-3, None, out_dir / "gpt2"),
+        Model("smollm2", inputs / "reference", 2, 32, 5e-4, inputs / "reference", out_dir / "smollm2"),
     ]
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(out_dir / "inductor")
     for model in models:
@@ -459,15 +481,10 @@ def main() -> None:
         import litgpt.__main__  # noqa: F401  # once, for all forks
 
         model.make_inputs(inputs / "text")
-        for name, arm in {"undisturbed": Arm(), **PLANTED, **HONEST}.items():
-            if given.arms and name not in given.arms:
-                continue
-            if name == "two FSDP ranks" and model.reference:  # FSDP unties its embeddings: another model
-                continue
-            if name == "one block other than said" and not model.reference:  # it has random blocks
-                continue
-            for seed in range(given.seeds):
-                run(model, name, arm, seed)
+        for seed in range(given.seeds):
+            for name, arm in {"undisturbed": Arm(), **PLANTED, **HONEST}.items():
+                if not (given.arms and name not in given.arms) and model.has(name):
+                    run(model, name, arm, seed)
     print(tables(models, given.seeds))
 
 

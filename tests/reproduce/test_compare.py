@@ -11,7 +11,7 @@ from inheritune_lit.reproduce.compare import CODES, compare
 from inheritune_lit.reproduce.lock import summary
 
 STEPS = ("1", "2", "5", "10", "20", "30")
-NUMERICS = {"precision": "32-true", "compiled": False, "ranks": 1, "micro_batch": 8, "device": "CPU", "resumed": False}
+NUMERICS = {"precision": "32-true", "compiled": False, "ranks": 1, "accumulation": 1, "device": "CPU", "resumed": False}
 
 
 def allowed(size: float) -> dict[str, Any]:
@@ -121,6 +121,17 @@ def test_only_what_was_computed_otherwise_widens_the_band() -> None:
     assert compare(locked(), own).result == "unknown", "nobody measured what a resumed run may differ by"
 
 
+def test_a_random_start_is_another_one_on_other_devices() -> None:
+    lock, own = locked(), found()
+    lock["exact"]["start"] = "random"
+    own["exact"] = lock["exact"]
+    assert compare(lock, own).result == "same"
+    own["first_steps"] = {**own["first_steps"], "numerics": {**NUMERICS, "ranks": 2}}
+    verdict = compare(lock, own)
+    assert verdict.result == "unknown"
+    assert "draws a random start's weights otherwise" in str(verdict)
+
+
 def test_the_band_of_several_runs_is_students() -> None:
     deviation, allowed_ = by_chance([1.0, 1.1, 1.3])
     assert allowed_ == pytest.approx(4.302653 * deviation * math.sqrt(1 + 1 / 3))
@@ -130,7 +141,7 @@ def test_the_band_of_several_runs_is_students() -> None:
 
 
 def test_what_was_measured_grows_with_the_steps() -> None:
-    assert {"machine", "precision", "compiled", "ranks", "micro_batch", "resumed", "device"} <= MEASURED.keys()
+    assert {"machine", "precision", "compiled", "ranks", "accumulation", "resumed", "device"} == MEASURED.keys()
     for sizes in MEASURED.values():
         assert [*sizes] == [*STEPS]
         assert [*sizes.values()] == sorted(sizes.values())

@@ -8,6 +8,8 @@ from typing import Any
 # The largest differences of a loss in nats that what must not matter made, over five seeds of two small models on CPUs
 # (benchmarks/reproduce.md), at the step and all before it. A lock whose own runs say otherwise has its own.
 MEASURED: dict[str, dict[str, float]] = {"machine": dict.fromkeys(("1", "2", "5", "10", "20", "30"), 1e-4)}
+LEAST = 1e-4
+"""Nats that are allowed for any of them: small models in float32 hardly moved, and bigger ones on other machines may"""
 ALWAYS = "machine"  # another number of threads, another kind of CPU: no receipt would say so reliably
 MARGIN = 3
 """How many times what was measured is allowed: another lab's machine was not among those measured"""
@@ -29,7 +31,7 @@ def by_chance(values: Sequence[float]) -> tuple[float, float]:
 
 
 def sources(locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What two runs computed with in different ways, as far as both say."""
+    """In which ways two runs computed otherwise, as far as both say."""
     names = [name for name, value in locked.items() if None not in (value, found.get(name)) and value != found[name]]
     if "device" in names and "CPU" not in (locked["device"], found["device"]):
         names[names.index("device")] = ALWAYS  # another kind of GPU

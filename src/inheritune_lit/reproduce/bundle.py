@@ -21,7 +21,7 @@ from inheritune_lit.recipes.listing import shipped
 from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.reproduce.document import SUFFIX, lock_of, lock_text, read_lock
 from inheritune_lit.reproduce.facts import recipe_hashes
-from inheritune_lit.reproduce.inputs import FOLDERS, folders_of
+from inheritune_lit.reproduce.inputs import FOLDERS, folders_of, reference_folder
 
 SURGERY, DATA, EVAL, PAGE = "surgery.yaml", "data.yaml", "eval", "README.md"
 MOST_BYTES, MOST_FILES = 2**24, 256  # of a zip's content; a shipped recipe has some 100 kB in a dozen files
@@ -84,19 +84,20 @@ class Bundle:
 
 def write(bundle: Bundle, folder: Path) -> None:
     """Fills a folder with all that another lab needs besides the package, the reference and the text."""
-    inputs = bundle.lock["inputs"]
-    taught = bundle.lock["exact"]["teacher"]
-    teacher = FOLDERS["reference"] if taught and taught == bundle.lock["exact"]["reference"] else None
-    settings = folders_of(bundle.settings, has_start=bool(inputs["surgery"]), teacher=teacher)
+    inputs, exact = bundle.lock["inputs"], bundle.lock["exact"]
+    reference = reference_folder(inputs["reference"])
+    tokenizer = FOLDERS["start"] if inputs["surgery"] else reference  # surgery's folder has the tokenizer, too
+    teacher = reference if exact["teacher"] in (None, exact["reference"]) else "teacher"
+    settings = folders_of(bundle.settings, tokenizer=tokenizer, teacher=teacher)
     head = f"# {bundle.name}, as it was run; {PAGE} says what it makes, and the commands in their order.\n"
     _dump(folder / f"{bundle.name}.yaml", settings, head)
     if inputs["surgery"]:
-        places = {"source_dir": FOLDERS["reference"], "out_dir": FOLDERS["start"]}
+        places = {"source_dir": reference, "out_dir": FOLDERS["start"]}
         _dump(folder / SURGERY, {**inputs["surgery"], **places})
     places = {
         "input_dir": inputs["data"].get("input_dir", FOLDERS["text"]),
         "out_dir": FOLDERS["tokens"],
-        "tokenizer_dir": FOLDERS["reference"],
+        "tokenizer_dir": tokenizer,
     }
     _dump(folder / DATA, {**inputs["data"], **places})
     lock_of(folder / f"{bundle.name}.yaml").write_text(lock_text(_bare(bundle.lock)), encoding="utf-8")
@@ -189,6 +190,7 @@ def _page(bundle: Bundle, settings: Mapping[str, Any]) -> str:
         name=bundle.name,
         lock=bundle.lock,
         inputs=bundle.lock["inputs"],
+        reference=reference_folder(bundle.lock["inputs"]["reference"]),
         whole=bundle.lock["whole_run"],
         first=bundle.lock["first_steps"],
         made=bundle.lock["made"],

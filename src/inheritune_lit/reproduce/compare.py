@@ -78,7 +78,7 @@ def compare(lock: Mapping[str, Any], found: Mapping[str, Any]) -> Verdict:
     if lock["status"] == "not run":
         rows.append(Row(FIRST, "the lock's run: not run", None, None, None, "unknown"))
     elif "first_steps" in found:
-        rows += _first_steps(lock["first_steps"], found["first_steps"])
+        rows += _first_steps(lock["first_steps"], found["first_steps"], lock["exact"]["start"] == "random")
     if "whole_run" in found:
         rows += _whole_run(lock["whole_run"], found["whole_run"])
     verdict = Verdict(lock["name"], tuple(rows), ())
@@ -113,8 +113,10 @@ def _exact(locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[Row]:
     return [r for r in rows if (r.expected, r.got) != (None, None)]
 
 
-def _first_steps(locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[Row]:
+def _first_steps(locked: Mapping[str, Any], found: Mapping[str, Any], is_random: bool) -> list[Row]:
     differing = sources(locked["numerics"], found["numerics"])
+    if is_random and {"ranks", "device"} & {*differing}:  # for litGPT draws other weights there
+        return [Row(FIRST, "losses from other random weights", None, None, None, "unknown")]
     values = {"untrained": locked["untrained"], **locked["losses"]}
     own = {"untrained": found.get("untrained"), **found["losses"]}
     names = {"untrained": "validation, untrained"} | {str(step): f"loss at step {step}" for step in STEPS}
@@ -191,6 +193,11 @@ def reasons(rows: Sequence[Row]) -> list[str]:
                 f"{before}equal at first, apart at step {step}: learning rate or its schedule, the optimizer's betas, "
                 "clipping, or the weights' type."
             )
+    if any(row.what == "losses from other random weights" for row in rows):
+        said.append(
+            "litGPT draws a random start's weights otherwise on several ranks, and on a GPU: compare on as many CPUs "
+            "or GPUs as the lock's run had."
+        )
     if "validation, untrained" in bad and "loss at step 1" in known:
         said.append("Trained alike, validated otherwise: other validation windows, or another eval.max_iters.")
     if bad and not first and all(row.layer == WHOLE for row in rows if row.result == "differs"):

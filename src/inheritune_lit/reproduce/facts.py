@@ -83,15 +83,19 @@ def tokenizers_receipt(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def numerics(run: Run) -> dict[str, Any]:
-    """How a run computed, none of which should change what comes out by more than rounding does."""
+    """How a run computed, none of which should change what comes out by more than rounding does.
+
+    Not the micro-batch, but how many of them a rank takes a step, as litGPT's warm-up goes by these.
+    """
     launches = [launch for launch in run.receipt.get("launches", []) if isinstance(launch, Mapping)]
     last = launches[-1] if launches else {}
-    gpus = last.get("gpus") or []
+    gpus, batch = last.get("gpus") or [], Recipe.of(run.recipe).global_batch
+    ranks, micro = last.get("world_size"), last.get("micro_batch_size")
     return {
         "precision": run.recipe.get("precision"),
         "compiled": last.get("compiled"),
-        "ranks": last.get("world_size"),
-        "micro_batch": last.get("micro_batch_size"),
+        "ranks": ranks,
+        "accumulation": batch // (ranks * micro) if batch and ranks and micro else None,
         "device": gpus[0] if gpus else "CPU",
         "resumed": len(launches) > 1,
     }

