@@ -1,7 +1,6 @@
 """A checkpoint as transformers has it: what people's folders say in other words, and what they must not say."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -311,21 +310,6 @@ def test_a_vocabulary_that_is_too_large_is_refused(reference: Any, tmp_path: Pat
     folder = reference(vocab_size=300, padded_vocab_size=300)
     with pytest.raises(InheritError, match=r"tokens, ids up to \d+, the model embeddings for 300"):
         export(folder, out_dir=tmp_path / "out", dry_run=True)
-
-
-@pytest.mark.parametrize("place", ["checkpoint", "tokenizer_dir"])
-def test_the_chat_template_is_carried_along(reference: Any, tmp_path: Path, place: str) -> None:
-    folder = reference()
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    surgery(folder, layers="2", out_dir=tmp_path / "cut")
-    if place == "tokenizer_dir":  # litGPT's checkpoints have none
-        shutil.copytree(tmp_path / "cut", tmp_path / "run/final")
-        for name in ("chat_template.jinja", "inheritance.json"):
-            (tmp_path / "run/final" / name).unlink()
-        settings = {"tokenizer_dir": str(tmp_path / "cut"), "train": {}}
-        (tmp_path / "run/final/hyperparameters.yaml").write_text(yaml.dump(settings))
-    export_checkpoint(tmp_path / ("cut" if place == "checkpoint" else "run/final"), tmp_path / "out")
-    assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages }}"
 
 
 # -- attention, the card

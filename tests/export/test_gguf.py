@@ -1,0 +1,132 @@
+"""A GGUF file beside an export: ggml's converter makes it, and what llama.cpp would read of it is what was trained."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf import GGUFReader
+from helpers.models import TEXTS, write_sentencepiece
+from helpers.models_to_export import LLAMA, make_reference
+
+from inheritune_lit.base.errors import InheritError
+from inheritune_lit.export import gguf, parity, reload
+from inheritune_lit.export.command import export, export_checkpoint
+from inheritune_lit.export.reload import Reloaded
+from inheritune_lit.surgery.command import surgery
+from inheritune_lit.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "reload_in_new_process", reload.reload)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 3 of 6 blocks of a Llama with a SentencePiece tokenizer; no test changes it."""
+    folder = tmp_path_factory.mktemp("gguf")
+    reference = make_reference(folder / "reference", "llama", LLAMA)
+    (reference / "tokenizer.json").unlink()
+    shutil.copytree(write_sentencepiece(folder / "tokenizer"), reference, dirs_exist_ok=True)
+    surgery(reference, layers="3", out_dir=folder / "cut")
+    return folder / "cut"
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0"])
+def test_the_file_is_the_model(cut: Path, tmp_path: Path, kind: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    export(cut, out_dir=tmp_path / "small {llama}", gguf=kind, license="mit")
+    name = f"small {{llama}}-{kind}.gguf"
+    assert f"{name}: 30 tensors, token ids as litGPT's" in capsys.readouterr().out
+    assert f"`{name}` is the same model for llama.cpp" in (tmp_path / "small {llama}/README.md").read_text()
+    receipt = json.loads((tmp_path / "small {llama}/inheritance.json").read_text())
+    assert receipt["files"][name]["bytes"] == (tmp_path / "small {llama}" / name).stat().st_size
+    assert receipt["check"]["gguf"] == {
+        **{"file": name, "architecture": "llama", "tensors": 30, "model": "llama", "pre": "default"},
+        **{"add_bos_token": True, "add_eos_token": False, "bos_token_id": 1, "eos_token_id": 2},
+    }
+    reader = GGUFReader(tmp_path / "small {llama}" / name)
+    facts = metadata(tmp_path / "small {llama}" / name)
+    assert (facts["llama.block_count"], facts["general.name"], facts["general.license"]) == (3, "small {llama}", "mit")
+    head = next(tensor for tensor in reader.tensors if tensor.name == "output.weight")
+    assert head.tensor_type.name == kind
+    from gguf.quants import dequantize
+
+    expected = torch.load(cut / "lit_model.pth", weights_only=True)["lm_head.weight"]
+    difference = (torch.tensor(dequantize(head.data, head.tensor_type)) - expected).abs().max()
+    assert 0 < difference < 0.01  # rounded, and nothing but rounded
+    verify(tmp_path / "small {llama}", source=cut)
+    export(cut, out_dir=tmp_path / "small {llama}", gguf=kind, license="mit")
+    assert "is whole already" in capsys.readouterr().out
+    with pytest.raises(InheritError, match="gguf"):
+        export(cut, out_dir=tmp_path / "small {llama}", license="mit")
+
+
+def test_another_tokenizer_is_refused(cut: Path, tmp_path: Path) -> None:
+    """OpenLLaMA's kind, which drops runs of spaces, as llama.cpp does not."""
+    from sentencepiece import SentencePieceTrainer
+
+    shutil.copytree(cut, tmp_path / "cut")
+    (tmp_path / "cut/inheritance.json").unlink()
+    with (tmp_path / "cut/tokenizer.model").open("wb") as file:
+        SentencePieceTrainer.train(
+            **{"sentence_iterator": iter(TEXTS), "model_writer": file, "model_type": "bpe", "vocab_size": 330},
+            **{"byte_fallback": True, "character_coverage": 0.98, "minloglevel": 2},
+        )
+    (tmp_path / "cut/tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "legacy": true}')
+    with pytest.raises(
+        InheritError, match="would not read the tokens that were trained on: of 'A river.*runs of spaces"
+    ):
+        export_checkpoint(tmp_path / "cut", tmp_path / "out", gguf="F16")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+
+def test_an_unknown_way_to_cut_text_is_refused_by_its_hash(tmp_path: Path) -> None:
+    reference = make_reference(tmp_path / "reference", "llama", LLAMA)
+    with pytest.raises(
+        InheritError, match=r"GGUF file of \['LlamaForCausalLM'\]: it does not know how .*\(chkhsh [0-9a-f]{64}\)"
+    ):
+        export_checkpoint(reference, tmp_path / "out", gguf="F16")
+    assert [path.name for path in tmp_path.iterdir()] == ["reference"]
+
+
+def test_an_unknown_architecture_is_refused_by_its_name(cut: Path, tmp_path: Path) -> None:
+    folder = exported(cut, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NonesuchForCausalLM"]}))
+    with pytest.raises(
+        InheritError, match=r"GGUF file of \['NonesuchForCausalLM'\]: .*NonesuchForCausalLM is not supp"
+    ):
+        gguf.write_gguf(folder, "x-F16.gguf", Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+    assert not (folder / "x-F16.gguf").exists()
+
+
+def exported(cut: Path, tmp_path: Path) -> Path:
+    export_checkpoint(cut, tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+def test_what_is_not_the_model_is_refused(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = exported(cut, tmp_path)
+    name = "x-F16.gguf"
+    gguf.write_gguf(folder, name, Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+    monkeypatch.setattr(gguf, "_convert", lambda *_: None)  # what it wrote, compared with something else
+    with pytest.raises(InheritError, match="blocks 3, not 4; parameters 67296, not 67300"):
+        gguf.write_gguf(folder, name, Reloaded(4, 67_300, "float32", True, (), (), torch.empty(0)))
+    reader = GGUFReader(folder / name, "r+")
+    next(tensor for tensor in reader.tensors if tensor.name == "blk.1.ffn_up.weight").data[3, 4] = float("inf")
+    reader.data.flush()
+    with pytest.raises(InheritError, match="NaN or infinity in blk.1.ffn_up.weight: choose BF16"):
+        gguf.write_gguf(folder, name, Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+
+
+def test_the_converter_may_be_missing(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inheritune_lit.export.command.CONVERTER", "convert_hf_to_nothing")
+    with pytest.raises(InheritError, match=r"pip install 'inheritune_lit\[gguf\]'"):
+        export(cut, out_dir=tmp_path / "out", gguf="F16", dry_run=True)
