@@ -77,7 +77,11 @@ def export(
         overwrite: Replace OUT_DIR if it exists.
         dry_run: Check the checkpoint, say what would be written, and write nothing.
     """
+    from huggingface_hub import get_token
+
     check_metadata(None, push=push)
+    if push is not None and get_token() is None:
+        raise InheritError("--push needs a token of the Hugging Face hub: `hf auth login`, or HF_TOKEN.")
     plan = make_plan(Path(checkpoint), Options(dtype, license, base_model, max_shard_size, gguf))
     if dry_run:
         print(f"{plan.checkpoint}: {plan.config.n_layer} blocks in {plan.dtype}; would write {out_dir}")
