@@ -29,11 +29,7 @@ LICENSES = """
 
 
 def check_metadata(license: str | None, **names: str | None) -> None:
-    """Whether the hub would take a licence, and names of models on it by the options that they were given with.
-
-    Raises:
-        InheritError: it would not.
-    """
+    """Raises InheritError unless the hub would take a licence, and names of models, told as option=name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -63,7 +59,6 @@ def render_card(
     context: int,
     architecture: str,
     attention: str | None = None,
-    gguf: str | None = None,
 ) -> str:
     """Markdown with the front matter that the Hugging Face hub reads.
 
@@ -74,7 +69,6 @@ def render_card(
         context: Tokens the model can look back on.
         architecture: transformers' name for it, as `llama`.
         attention: The implementation of attention that it needs; None is transformers' own choice.
-        gguf: The name of the GGUF file beside it.
     """
     from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedError
 
@@ -109,7 +103,6 @@ def render_card(
             context=context,
             architecture=architecture,
             attention=attention,
-            gguf=gguf,
             license=receipt["license"],
             base_model=receipt["base_model"],
         )

@@ -31,7 +31,6 @@ from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
 from inheritune_lit.export.gguf import CONVERTER, write_gguf
 from inheritune_lit.export.parity import check_export
-from inheritune_lit.export.push import upload
 from inheritune_lit.export.reload import attention_of
 from inheritune_lit.runs.lineage import Lineage, read_lineage
 
@@ -177,8 +176,10 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
     checkpoint, lineage, hf_config = plan.checkpoint, plan.lineage, plan.hf_config
     with staging(out_dir, overwrite=overwrite) as folder:
         _check_room(folder, plan)
-        state = cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype)
-        write_model(state, hf_config, folder, plan.options.max_shard_size)
+        size = plan.options.max_shard_size
+        write_model(
+            cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype), hf_config, folder, size
+        )
         copy_tokenizer(checkpoint, folder)  # generation_config.json too: it replaces the one that transformers made up
         _settle_for_a_base_model(folder)
         reloaded, check = check_export(folder, checkpoint, plan.dtype)
@@ -195,21 +196,36 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             "tokenizer": {"use_fast": reloaded.use_fast},
             "check": check,
         }
-        kind = plan.options.gguf
-        gguf = f"{out_dir.absolute().name}-{kind}.gguf" if kind else None
         card = render_card(
             {**content, "command": given_command(), "versions": versions(*PACKAGES)},
             lineage,
-            name=out_dir.name,
+            name=out_dir.absolute().name,
             context=plan.config.block_size,
             architecture=hf_config.model_type,
             attention=attention_of(hf_config),
-            gguf=gguf,
         )
         (folder / CARD).write_text(card, encoding="utf-8")
-        if gguf:
-            check["gguf"] = write_gguf(folder, gguf, reloaded)
+        if plan.options.gguf:
+            check["gguf"] = write_gguf(folder, f"{out_dir.absolute().name}-{plan.options.gguf}.gguf", reloaded)
         return write_receipt(folder, "export", content, without=[CARD], packages=PACKAGES)
+
+
+def upload(folder: Path, name: str) -> None:
+    """Has huggingface_hub upload what the folder's receipt lists, and receipt and card; InheritError if it can't."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from requests import RequestException
+
+    api, files = HfApi(library_name="inheritune_lit"), [*read_receipt(folder)["files"], RECEIPT, CARD]
+    try:
+        model = api.create_repo(name, exist_ok=True).repo_id
+        commit = api.upload_folder(repo_id=model, folder_path=folder, allow_patterns=files, commit_message="export")
+    except (HfHubHTTPError, OfflineModeIsEnabled, RequestException, ValueError) as error:
+        raise InheritError(
+            f"{folder} is whole, but not on the hub as {name}: {str(error).strip()} Is there a network, is the token "
+            "valid (`hf auth login`), may it write there? Then give the command again: it will only upload."
+        ) from error
+    print(f"Uploaded {folder} to {commit.repo_url} as {commit.oid[:12]}")
 
 
 def open_checkpoint(folder: Path) -> "tuple[Config, Weights, Any]":
@@ -281,10 +297,7 @@ def _settle_for_a_base_model(folder: Path) -> None:
 
 
 def _check_room(folder: Path, plan: Plan) -> None:
-    layouts = [plan.weights.layout(name) for name in plan.weights]
-    needed = sum(layout.nbytes for layout in layouts) + (
-        2 * sum(layout.numel() for layout in layouts) if plan.options.gguf else 0
-    )
+    needed = sum(plan.weights.layout(name).nbytes for name in plan.weights) * (2 if plan.options.gguf else 1)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InheritError(f"The export needs {needed:,} bytes, the disk has {free:,} free. Free some space.")

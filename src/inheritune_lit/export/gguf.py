@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,11 +32,11 @@ def write_gguf(folder: Path, name: str, reloaded: Reloaded) -> dict[str, Any]:
         reloaded: What transformers found in the folder.
 
     Returns:
-        What was found in the file, for the receipt.
+        What the receipt says of the file.
 
     Raises:
-        InheritError: the converter does not know the architecture or the tokenizer, or its file is not the folder's
-            model, or llama.cpp would make other token ids of a text than litGPT.
+        InheritError: the converter can't convert the folder, its file is another model, or llama.cpp would make other
+            token ids of a text than litGPT.
     """
     from gguf import GGUFReader
 
@@ -61,8 +60,8 @@ def write_gguf(folder: Path, name: str, reloaded: Reloaded) -> dict[str, Any]:
                 f"llama.cpp would not read the tokens that were trained on: of {text[:40]!r}… it makes {ids[:8]}…, "
                 f"litGPT {expected[:8]}…. It can't normalize texts, as by dropping runs of spaces: leave --gguf out."
             )
-    told = {key: facts.get(KEY + key) for key in ("model", "pre", *wanted)}
-    return {"file": name, "architecture": facts["general.architecture"], "tensors": len(reader.tensors), **told}
+    told = {"file": name, "architecture": facts["general.architecture"], "tensors": len(reader.tensors)}
+    return told | {key: facts.get(KEY + key) for key in ("model", "pre", *wanted)}
 
 
 def _convert(folder: Path, path: Path, tokenizer: Any) -> None:
@@ -97,18 +96,16 @@ def _run(view: Path, path: Path, tokenizer: dict[str, Any], settings: dict[str, 
         write_json(view / "tokenizer.json", tokenizer)
     name, kind = path.stem.rsplit("-", 1)
     part = path.absolute().with_name("model.gguf")  # a name in which it looks for no {fields}
-    command = [sys.executable, "-m", CONVERTER, str(view), "--outtype", kind.lower(), "--outfile", str(part)]
-    command += ["--model-name", name]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    options = ["--model-name", name, "--outtype", kind.lower(), "--outfile", str(part)]
+    command, offline = [sys.executable, "-m", CONVERTER, str(view), *options], {**os.environ, "HF_HUB_OFFLINE": "1"}
     # in view: with -m, modules of the current folder would pass for the converter's
     done = subprocess.run(command, cwd=view, env=offline, check=False, capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip() or f"exit code {done.returncode}"
-    part.rename(path)
-    return ""
+    if done.returncode == 0:
+        part.rename(path)
+    return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
-def _check_tensors(folder: Path, tensors: Any, facts: Mapping[str, Any], reloaded: Reloaded) -> None:
+def _check_tensors(folder: Path, tensors: Any, facts: dict[str, Any], reloaded: Reloaded) -> None:
     """The tensors are the folder's, under llama.cpp's names; of experts, which it stacks, only their size counts."""
     import numpy as np
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
@@ -133,14 +130,11 @@ def _check_tensors(folder: Path, tensors: Any, facts: Mapping[str, Any], reloade
         raise InheritError(f"The converter's GGUF file is not the model in {folder}: {'; '.join(first_few(problems))}.")
 
 
-def token_ids(facts: Mapping[str, Any], tokenizer_json: Path) -> list[list[int]]:
+def token_ids(facts: dict[str, Any], tokenizer_json: Path) -> list[list[int]]:
     """What llama.cpp makes of SAMPLES, without special tokens, told by a GGUF file's metadata.
 
-    Its two tokenizers are SentencePiece's BPE and GPT-2's, both without a normalization. How the latter cuts text into
-    words is named by `pre`, which the converter knows by a hash; here it is taken from tokenizer.json.
-
-    Raises:
-        InheritError: it is another kind of tokenizer.
+    It has SentencePiece's BPE and GPT-2's, both without a normalization. How the latter cuts text into words is named
+    by `pre`, which the converter knows by a hash; here it is taken from tokenizer.json. InheritError for other kinds.
     """
     import tokenizers
     from sentencepiece import SentencePieceProcessor
@@ -154,7 +148,7 @@ def token_ids(facts: Mapping[str, Any], tokenizer_json: Path) -> list[list[int]]
         plain = tokenizers.Tokenizer.from_str(json.dumps(content | {"normalizer": None, "post_processor": None}))
         return [plain.encode(text).ids for text in SAMPLES]
     if kind != "llama":
-        raise InheritError(f"The converter wrote a tokenizer of the kind {kind!r}: its ids can't be compared.")
+        raise InheritError(f"The GGUF file's tokenizer is of the kind {kind!r}, expected llama or gpt2.")
     proto: Any = spm_format.ModelProto()  # type: ignore[attr-defined]
     proto.trainer_spec.model_type, proto.trainer_spec.byte_fallback = 2, True  # BPE
     proto.normalizer_spec.name, proto.normalizer_spec.remove_extra_whitespaces = "identity", False
