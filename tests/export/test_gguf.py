@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
-from helpers.models import TEXTS, write_sentencepiece
+from helpers.models import TEXTS, write_bpe, write_sentencepiece
 from helpers.models_to_export import LLAMA, make_reference
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.data.tokenizer import Tokenizer
 from inheritune_lit.export import gguf, parity, reload
 from inheritune_lit.export.command import export, export_checkpoint
-from inheritune_lit.export.reload import Reloaded
+from inheritune_lit.export.reload import SAMPLES, Reloaded
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
 
@@ -124,6 +125,62 @@ def test_what_is_not_the_model_is_refused(cut: Path, tmp_path: Path, monkeypatch
     reader.data.flush()
     with pytest.raises(InheritError, match="NaN or infinity in blk.1.ffn_up.weight: choose BF16"):
         gguf.write_gguf(folder, name, Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+
+
+def test_what_the_converter_guessed_wrong_is_mended(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of any vocabulary of 49,152, for which it writes that texts begin without BOS."""
+    folder = exported(cut, tmp_path)
+    found = Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0))
+    gguf.write_gguf(folder, "x-F16.gguf", found)
+    reader = GGUFReader(folder / "x-F16.gguf", "r+")
+    for key, wrong in (("add_bos_token", False), ("eos_token_id", 7)):
+        field = reader.fields[f"tokenizer.ggml.{key}"]
+        field.parts[field.data[0]][0] = wrong
+    reader.data.flush()
+    monkeypatch.setattr(gguf, "_convert", lambda *_: None)
+    told = gguf.write_gguf(folder, "x-F16.gguf", found)
+    assert (told["add_bos_token"], told["eos_token_id"]) == (True, 2)
+    facts = metadata(folder / "x-F16.gguf")
+    assert (facts["tokenizer.ggml.add_bos_token"], facts["tokenizer.ggml.eos_token_id"]) == (True, 2)
+
+
+def test_a_byte_level_tokenizer_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With byte_fallback it would pass for SentencePiece; with BOS its hash is not the one that is known."""
+    folder = write_bpe(tmp_path / "folder", add_bos=True)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["byte_fallback"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    given: list[tuple[Any, Any]] = []
+
+    def run(view: Path, path: Path, tokenizer: dict[str, Any], settings: dict[str, Any]) -> str:
+        given.append((tokenizer, dict(settings)))
+        return "chkhsh: 0a1b" if len(given) < 2 else ""
+
+    monkeypatch.setattr(gguf, "_run", run)
+    gguf._convert(folder, folder / "x-F16.gguf", Tokenizer(folder))
+    (first, settings), (second, plain) = given
+    assert first == content | {"model": content["model"] | {"byte_fallback": False}}
+    assert settings["add_bos_token"] is True
+    assert second == first | {"post_processor": None}
+    assert plain == settings | {"add_bos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+    assert json.loads((folder / "tokenizer.json").read_text()) == content  # the folder's own stays
+
+
+def test_the_ids_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
+    folder = write_bpe(tmp_path / "folder")
+    tokenizer, content = Tokenizer(folder), json.loads((folder / "tokenizer.json").read_text())
+    vocabulary, merges = content["model"]["vocab"], [" ".join(merge) for merge in content["model"]["merges"]]
+    facts = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": sorted(vocabulary, key=vocabulary.__getitem__),
+        "tokenizer.ggml.merges": merges,
+    }
+    expected = [tokenizer.encode(text, bos=False).tolist() for text in SAMPLES]
+    assert gguf.token_ids(facts, folder / "tokenizer.json") == expected
+    facts["tokenizer.ggml.merges"] = merges[::-1]
+    assert gguf.token_ids(facts, folder / "tokenizer.json") != expected
+    with pytest.raises(InheritError, match="of the kind 't5'"):
+        gguf.token_ids(facts | {"tokenizer.ggml.model": "t5"}, folder / "tokenizer.json")
 
 
 def test_the_converter_may_be_missing(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
