@@ -26,7 +26,9 @@ def commands(page: Path) -> list[str]:
     text = page.read_text().replace("\\\n", " ")
     lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     lines += [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    return [line.partition("  #")[0] for line in lines if re.match(r"(inheritune|litgpt|hf|make|python -m) ", line)]
+    return [
+        line.partition("  #")[0] for line in lines if re.match(r"(inheritune|litgpt|hf download|make|python -m) ", line)
+    ]
 
 
 def function_of(name: str, rest: list[str]) -> Any:

@@ -71,7 +71,10 @@ def test_the_same_target(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPa
     convert_hf_checkpoint(converted := shutil.copytree(theirs, tmp_path / "litgpt" / name))
     surgery(converted, layers="0,2,3", out_dir=tmp_path / "round")
     assert straight == contents(tmp_path / "round")
-    assert torch.equal(*(load_model(folder)(torch.arange(8)[None]) for folder in (theirs, converted)))
+    models = [load_model(folder) for folder in (theirs, converted)]
+    assert torch.equal(*(model(torch.arange(8)[None]) for model in models))
+    ties = [model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr() for model in models]
+    assert ties == [FAMILIES[name][2]] * 2
 
 
 # -- one family through everything: a Llama in two files

@@ -11,7 +11,7 @@ from typing import Any
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json
 from inheritune_lit.checkpoint.folder import HF_CONFIG, TOKENIZER_FILES
-from inheritune_lit.checkpoint.hugging_face import INDEX, check_index, safetensors_header
+from inheritune_lit.checkpoint.hugging_face import INDEX, check_index
 
 Headers = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """File → tensor → dtype, shape and data_offsets"""
@@ -42,7 +42,6 @@ def look_up(name: str) -> tuple[Path, Headers | None]:
         InheritError: the hub does not give it, it has no safetensors, or its index contradicts its files.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import NotASafetensorsRepoError
 
     repository, _, revision = name.partition("@")
     try:
@@ -52,17 +51,12 @@ def look_up(name: str) -> tuple[Path, Headers | None]:
         if (folder / "model.safetensors").is_file():
             return folder, None
         found = HfApi().get_safetensors_metadata(repository, revision=commit).files_metadata
-    except NotASafetensorsRepoError as error:
-        raise InheritError(
-            f"{name} has no safetensors in the Hugging Face hub. Fetch all of it with `hf download {repository} "
-            "--local-dir FOLDER`, and give FOLDER: it is said then how to make them of its pickles."
-        ) from error
-    except Exception as error:  # of many classes: no network, no such name or revision, not permitted
-        raise InheritError(f"The Hugging Face hub did not give {name}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # of many classes: no network, no such name or revision, no safetensors, not permitted
+        raise _not_given(name, error) from error
     headers = {
         file: {
-            tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": [*info.data_offsets]}
-            for tensor, info in sorted(metadata.tensors.items(), key=lambda item: item[1].data_offsets)
+            tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": info.data_offsets}
+            for tensor, info in metadata.tensors.items()
         }
         for file, metadata in found.items()
     }
@@ -70,11 +64,11 @@ def look_up(name: str) -> tuple[Path, Headers | None]:
     return folder, headers
 
 
-def fetch(folder: Path, files: Collection[str], headers: Headers) -> None:
+def fetch(folder: Path, files: Collection[str]) -> None:
     """Brings some of a model's shards into its folder.
 
     Raises:
-        InheritError: the hub does not give one of them, or gives another than it said.
+        InheritError: the hub does not give one of them.
     """
     from huggingface_hub import snapshot_download
 
@@ -84,7 +78,11 @@ def fetch(folder: Path, files: Collection[str], headers: Headers) -> None:
     try:
         snapshot_download(known[0], revision=known[1], allow_patterns=[*files])
     except Exception as error:
-        raise InheritError(f"The Hugging Face hub did not give {known[0]}: {type(error).__name__}: {error}") from error
-    for file in files:
-        if not (folder / file).is_file() or safetensors_header(folder / file) != headers[file]:
-            raise InheritError(f"{folder / file} is not what the Hugging Face hub said it holds. Fetch it again.")
+        raise _not_given(known[0], error) from error
+
+
+def _not_given(name: str, error: Exception) -> InheritError:
+    return InheritError(
+        f"The Hugging Face hub did not give {name} as safetensors: {type(error).__name__}: {error}\nCheck name and "
+        "network; of a model in other files, fetch all with `hf download`, and give the folder."
+    )

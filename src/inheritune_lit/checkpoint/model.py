@@ -26,7 +26,9 @@ def load_model(folder: Path) -> "GPT":
     weights.check()
     with torch.device("meta"):
         model = gpt2.build(config)
-    model.load_state_dict(dict(weights), assign=True)
+    one = {weights.identity(name): name for name in weights}  # tied tensors are read once, and are one in memory
+    read = {identity: weights[name] for identity, name in one.items()}
+    model.load_state_dict({name: read[weights.identity(name)] for name in weights}, assign=True)
     model.cos, model.sin = model.rope_cache(device=torch.device("cpu"))  # computed, not saved: still on meta
     return model.eval()
 

@@ -259,7 +259,7 @@ class Safetensors(Weights):
             InheritError: the hub does not give them, or config.json says otherwise of the head.
         """
         if self.headers:
-            fetch(self.path, {part.file for name in names for part in self._parts[name]}, self.headers)
+            fetch(self.path, {part.file for name in names for part in self._parts[name]})
             self._check_tied(read=HEAD in names)
 
     def size(self, name: str) -> int:

@@ -6,7 +6,7 @@ import mmap
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +136,9 @@ class Weights(Mapping[str, "torch.Tensor"]):
         if record is None or record.size != storage.nbytes():
             raise InheritError(f"{self.path} is damaged: no storage of {storage.nbytes()} bytes for tensor {name!r}.")
         return record
+
+    def fetch(self, names: Collection[str]) -> None:
+        """Brings these tensors here; they are here."""
 
     def size(self, name: str) -> int:
         """Bytes of the buffer that a tensor is read into."""

@@ -81,7 +81,8 @@ def surgery(
         free = shutil.disk_usage(folder).free
         if free < plan.bytes:
             raise InheritError(f"{out_dir} needs {plan.bytes:,} bytes, its disk has {free:,} free. Free some space.")
-        plan.fetch()
+        for parent in plan.parents.values():
+            parent.weights.fetch([copy.name for copy in plan.copies.values() if copy.weights is parent.weights])
         _write_configs(plan, folder)
         copy_tokenizer(plan.source_dir, folder)
         sha256 = {WEIGHTS: copy_tensors(plan.drawn(), folder / WEIGHTS, check_finite=check_finite)}

@@ -67,19 +67,14 @@ def _giver(folder: Path, receipt: Mapping[str, Any], source: Path, fingerprint: 
         if parent["fingerprint"] == fingerprint:
             return key
     for key, parent in known.items():
-        if _form(parent["fingerprint"]) != _form(fingerprint):  # the tensors decide
-            return key
+        if parent["fingerprint"].rpartition("-")[0] != fingerprint.rpartition("-")[0]:  # of another form
+            return key  # the tensors decide
     expected = " or ".join(
         f"{parent['fingerprint'][:16]}… ({key} {parent.get('name')!r})" for key, parent in known.items()
     )
     raise InheritError(
         f"{source} is not the source of {folder}: its fingerprint is {fingerprint[:16]}…, the receipt has {expected}."
     )
-
-
-def _form(fingerprint: str) -> str:
-    """Of what a fingerprint is: of litGPT's file, of safetensors (hf), of a commit (hub)."""
-    return fingerprint.rpartition("-")[0]
 
 
 def compare_tensors(target: Weights, source: Weights, origins: Mapping[str, Origin]) -> None:

@@ -23,7 +23,6 @@ from inheritune_lit.checkpoint.folder import (
 from inheritune_lit.checkpoint.hub import Headers, model_name
 from inheritune_lit.checkpoint.hugging_face import as_hf_config, check_describes
 from inheritune_lit.checkpoint.layers import slice_hf_config
-from inheritune_lit.checkpoint.opening import Safetensors
 from inheritune_lit.checkpoint.receipt import inputs_of
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.surgery.half_width import halved_hf_config, halved_origins
@@ -100,16 +99,6 @@ class Plan:
             for name in distinct(self.copies)
             if embeddings or not name.startswith(("transformer.wte.", "transformer.wpe.", "lm_head."))
         )
-
-    def fetch(self) -> None:
-        """Brings what is kept of a source in the hub.
-
-        Raises:
-            InheritError: the hub does not give it.
-        """
-        for parent in self.parents.values():
-            if isinstance(parent.weights, Safetensors):
-                parent.weights.fetch([copy.name for copy in self.copies.values() if copy.weights is parent.weights])
 
     def drawn(self) -> dict[str, TensorCopy]:
         """The copies, with random tensors drawn: all of litGPT's initialisation is in memory then, in float32."""
