@@ -100,11 +100,12 @@ def row(checkpoint: Path, gguf: Path) -> str:
 
 
 def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
-    """A small model of each family with this tokenizer, 3 blocks of it cut out, exported and run."""
+    """A small model of each family, 3 blocks of it cut out, exported and run."""
     import torch
     import yaml
     from checkpoint.test_families import FAMILIES, SMALL
-    from helpers.models import make_checkpoint
+    from helpers.models import make_checkpoint, write_sentencepiece
+    from helpers.models_to_export import WORDS
 
     from inheritune_lit.base.errors import InheritError
     from inheritune_lit.checkpoint.folder import load_config
@@ -117,21 +118,39 @@ def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
     rows = yaml.safe_load((tokenizer / "model_config.yaml").read_text())["padded_vocab_size"]
     wide = {"n_embd": 128, "head_size": 32, "vocab_size": rows, "padded_vocab_size": rows}
     for name in names or FAMILIES:
-        small, hf_config, _ = FAMILIES[name]
+        small, hf_config, tied = FAMILIES[name]
         reference, cut, exported = (folder / what / name for what in ("reference", "cut", "exported"))
         reference.parent.mkdir(exist_ok=True)
+        (folder / "tokenizer").mkdir(exist_ok=True)
         shape = SMALL | small | wide
-        if name.startswith("Gemma"):  # llama.cpp knows the published ones' attention only
+        if name.startswith("Gemma"):  # the converter wants SentencePiece's, and llama.cpp the published ones' attention
             stated = json.dumps(hf_config).replace('"query_pre_attn_scalar": 256', '"query_pre_attn_scalar": 32')
-            hf_config, shape = json.loads(stated), shape | {"attention_scores_scalar": 32}
+            hf_config = json.loads(stated.replace('"sliding_window_pattern": 3', '"sliding_window_pattern": 6'))
+            shape |= {"attention_scores_scalar": 32, **WORDS}
+            windows = [1, 0, 1, 0, 1, 0] if name.startswith("Gemma-2-") else [1, 1, 1, 1, 1, 0]
+            shape |= {key: windows for key in ("sliding_window_indices", "rope_indices") if key in shape}
+            given = write_sentencepiece(folder / "tokenizer" / name, add_dummy_prefix=False)
+        else:
+            given = tokenizer
+        if name == "phi-2":  # llama.cpp expects four times the width
+            shape["intermediate_size"] = 4 * shape["n_embd"]
         make_checkpoint(reference, (name, shape, hf_config))
+        if tied:
+            state = torch.load(reference / "lit_model.pth", weights_only=True)
+            torch.save(state | {"lm_head.weight": state["transformer.wte.weight"]}, reference / "lit_model.pth")
         for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
             (reference / file).unlink(missing_ok=True)
-            if (tokenizer / file).is_file():
-                shutil.copyfile(tokenizer / file, reference / file)
+            if (given / file).is_file():
+                shutil.copyfile(given / file, reference / file)
+        if hf_config["model_type"] == "phi3":  # as Phi-4's says; others need a tokenizer.model
+            settings = json.loads((reference / "tokenizer_config.json").read_text())
+            (reference / "tokenizer_config.json").write_text(
+                json.dumps(settings | {"tokenizer_class": "GPT2Tokenizer"})
+            )
+        layers = "0-2" if name.startswith("Gemma") else "0,2,3"
         try:
             with redirect_stdout(StringIO()):
-                surgery(reference, layers="0,2,3", out_dir=cut)
+                surgery(reference, layers=layers, out_dir=cut)
             receipt = export_checkpoint(cut, exported)
             found = (receipt["check"]["depth"], receipt["parameters"], "float32", True, (), (), torch.empty(0))
             write_gguf(exported, "model-F32.gguf", load_config(cut), reload.Reloaded(*found))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,12 @@ def test_what_is_not_the_model_is_refused(cut: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layers": "0-2"}, "would not read the tokens"),  # as no Gemma's begin with a space, so all else is well
+        ({"layers": "0-2"}, None),
         ({"layers": "0,2,3"}, r"windows \[True, True, True\], not \[True, False, True\]. Leave --gguf out"),
         ({"layers": "0-2", "attention_scores_scalar": 16}, "scale 1/√8, not 1/√16"),
     ],
 )
-def test_llama_cpp_knows_only_the_published_gemmas(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_llama_cpp_knows_only_the_published_gemmas(tmp_path: Path, changes: dict[str, Any], message: Any) -> None:
     """Block i of a Gemma 3 is global if i % 6 is 5, whatever became of its blocks; the file can't say otherwise."""
     indices = [1, 1, 0, 1, 1, 1] if changes["layers"] != "0-2" else [1, 1, 1, 1, 1, 0]
     layers, scale = changes["layers"], changes.get("attention_scores_scalar", 8)
@@ -150,10 +151,10 @@ def test_llama_cpp_knows_only_the_published_gemmas(tmp_path: Path, changes: dict
     sizes = ARCHITECTURES["gemma"][1] | WORDS | {"block_size": 128} | small
     reference = make_checkpoint(tmp_path / "reference", ("Gemma-3-1b-it", sizes, stated))
     (reference / "tokenizer.json").unlink()
-    shutil.copytree(write_sentencepiece(tmp_path / "tokenizer"), reference, dirs_exist_ok=True)
+    shutil.copytree(write_sentencepiece(tmp_path / "tokenizer", add_dummy_prefix=False), reference, dirs_exist_ok=True)
     surgery(reference, layers=layers, out_dir=tmp_path / "cut")
-    with pytest.raises(InheritError, match=message):
-        export_checkpoint(tmp_path / "cut", tmp_path / "out", gguf="F16")
+    with pytest.raises(InheritError, match=message) if message else nullcontext():
+        assert "gguf" in export_checkpoint(tmp_path / "cut", tmp_path / "out", gguf="F16")["check"]
 
 
 def test_what_the_converter_guessed_wrong_is_mended(cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def write_bpe(folder: Path, *, add_bos: bool = False, vocab_size: int = 600) -> 
     return folder
 
 
-def write_sentencepiece(folder: Path, *, add_bos: bool = True) -> Path:
+def write_sentencepiece(folder: Path, *, add_bos: bool = True, add_dummy_prefix: bool = True) -> Path:
     """Writes a SentencePiece tokenizer.model with <s> 1 and </s> 2, trained on TEXTS, as LLaMA's is made."""
     from sentencepiece import SentencePieceTrainer
 
@@ -166,6 +166,7 @@ def write_sentencepiece(folder: Path, *, add_bos: bool = True) -> Path:
             character_coverage=0.98,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
+            add_dummy_prefix=add_dummy_prefix,
             minloglevel=2,
         )
     config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": add_bos}
