@@ -8,7 +8,7 @@ import pytest
 
 from inheritune_lit.reproduce.bands import MARGIN, MEASURED, band, by_chance, quantile, sources
 from inheritune_lit.reproduce.compare import CODES, compare
-from inheritune_lit.reproduce.lock import summary
+from inheritune_lit.reproduce.locking import summary
 
 STEPS = ("1", "2", "5", "10", "20", "30")
 NUMERICS = {"precision": "32-true", "compiled": False, "ranks": 1, "accumulation": 1, "device": "CPU", "resumed": False}

@@ -1,16 +1,18 @@
 """Locks of recipes that nobody has run: what can be known without a run, and what was published of it."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from litgpt.config import Config
 
 from inheritune_lit.base.yaml_document import Loader, read_document
 from inheritune_lit.plan.model import count_parameters
 from inheritune_lit.published import losses, scores
 from inheritune_lit.reproduce.document import SUFFIX, lock_text
 from inheritune_lit.reproduce.facts import recipe_hashes
-from inheritune_lit.reproduce.lock import MADE
+from inheritune_lit.reproduce.locking import MADE
 from recipes import gpt2, low_data
 
 SHIPPED = Path(__file__).parents[2] / "recipes"
@@ -54,10 +56,16 @@ def _content(run: Any, files: dict[str, str]) -> dict[str, Any]:
 
 def _reference(run: Any, low: bool) -> dict[str, Any]:
     name = run.reference.model_name if low else run.reference_name
-    size = 2 * count_parameters(run.config.from_name(name)).total if low else None
+    size = _bytes(name) if low else None
     hub = run.reference.repository if low else "openai-community/gpt2" if run.target is None else None
     licence = LICENCES[run.reference_key] if low else "mit" if hub else None
     return {"name": name, "hub": hub, "package": None, "licence": licence, "bytes": size}
+
+
+@cache
+def _bytes(name: str) -> int:
+    """Of a reference's weights in 16 bits."""
+    return 2 * count_parameters(Config.from_name(name)).total
 
 
 def _published(run: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def lock(
         licence: The reference's, by the hub's identifiers.
         overwrite: Replace a lock that is there.
     """
-    from inheritune_lit.reproduce.lock import write_lock
+    from inheritune_lit.reproduce.locking import write_lock
 
     write_lock(runs[0], runs[1:], recipe, reference, licence, overwrite=overwrite)
 
