@@ -132,7 +132,7 @@ def families(tokenizer: Path, folder: Path, names: list[str]) -> None:
             given = write_sentencepiece(folder / "tokenizer" / name, add_dummy_prefix=False)
         else:
             given = tokenizer
-        if name == "phi-2":  # llama.cpp expects four times the width
+        if name == "phi-2" or name.startswith("falcon"):  # which are four times as wide inside, whatever is said
             shape["intermediate_size"] = 4 * shape["n_embd"]
         make_checkpoint(reference, (name, shape, hf_config))
         if tied:

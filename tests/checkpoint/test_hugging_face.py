@@ -358,7 +358,7 @@ def test_what_the_hub_would_refuse(
 
 def test_what_the_hub_takes() -> None:
     for license, base_model in (("apache-2.0", "gpt2"), ("llama3.2", "meta-llama/Llama-3.2-1B"), (None, None)):
-        check_metadata(license, base_model)
+        check_metadata(license, base_model=base_model)
 
 
 def test_blocks_in_their_order(reference: Any, tmp_path: Path) -> None:
