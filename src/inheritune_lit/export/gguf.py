@@ -149,8 +149,7 @@ def token_ids(facts: dict[str, Any], tokenizer_json: Path) -> list[list[int]]:
     by `pre`, which the converter knows by a hash; here it is taken from tokenizer.json. InheritError for other kinds.
     """
     import tokenizers
-    from sentencepiece import SentencePieceProcessor
-    from sentencepiece import sentencepiece_model_pb2 as spm_format
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
     tokens = facts[KEY + "tokens"]
     if (kind := facts[KEY + "model"]) == "gpt2":
@@ -161,7 +160,7 @@ def token_ids(facts: dict[str, Any], tokenizer_json: Path) -> list[list[int]]:
         return [plain.encode(text).ids for text in SAMPLES]
     if kind != "llama":
         raise InheritError(f"The GGUF file's tokenizer is of the kind {kind!r}, expected llama or gpt2.")
-    proto: Any = spm_format.ModelProto()  # type: ignore[attr-defined]
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.trainer_spec.model_type, proto.trainer_spec.byte_fallback = 2, True  # BPE
     proto.normalizer_spec.name, proto.normalizer_spec.remove_extra_whitespaces = "identity", False
     proto.normalizer_spec.add_dummy_prefix = facts.get(KEY + "add_space_prefix", True)
