@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint.test_families import FAMILIES, SMALL
+from helpers.injecting import ended
 from helpers.models import make_checkpoint, make_tokens, write_bpe
 from litgpt.config import name_to_config
 from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
@@ -256,6 +258,33 @@ def test_a_tied_head_that_is_stored_twice(both: tuple[Path, Path], tmp_path: Pat
 
 
 # -- what else opens a reference
+
+
+def test_code_is_refused_whoever_opens_it(both: tuple[Path, Path]) -> None:
+    change(both[1], trust_remote_code=True)
+    with pytest.raises(InheritError, match="config.json has trust_remote_code: by such a key"):
+        load_model(both[1])
+
+
+def test_litgpt_is_imported_by_pieces(both: tuple[Path, Path], tmp_path: Path) -> None:
+    """What names the tensors needs Lightning no more than surgery does."""
+    stated = json.loads((both[1] / "config.json").read_text())
+    del stated["layer_norm_eps"]  # of no Llama: transformers would be asked
+    (both[1] / "config.json").write_text(json.dumps(stated))
+    code = f"""
+import sys
+from inheritune_lit.__main__ import main
+from inheritune_lit.base.piecewise import by_pieces
+by_pieces()
+from litgpt.config import name_to_config
+name_to_config["open_llama_3b"] |= {SMALL | FAMILIES["open_llama_3b"][0]!r}
+main(["surgery", {str(both[1])!r}, "--layers", "2", "--out_dir", {str(tmp_path / "out")!r}])
+heavy = {{name.partition(".")[0] for name in sys.modules}} & {{"lightning", "torchmetrics", "transformers", "datasets"}}
+assert not heavy and "torch._dynamo" not in sys.modules, heavy
+"""
+    done = ended([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/inheritance.json").is_file()
 
 
 def test_analyze_choose_and_a_teacher(
