@@ -10,7 +10,7 @@ LEAST = 1e-4
 """Nats that are allowed for any of them: small models in float32 hardly moved, and bigger ones on other machines may"""
 ALWAYS = "machine"  # another number of threads, another kind of CPU: no receipt would say so reliably
 # The largest differences of a loss in nats that what must not matter made, at the step and all before it
-# (benchmarks/reproduce.md), at least LEAST. Mixed precision: of the demo's cut at step 1, a loss of 20, where it was most.
+# (benchmarks/reproduce.md), at least LEAST. Mixed precision: of the demo's cut at step 1, a loss of 20, the most.
 # A GPU was not measured: it computes in mixed precision. A lock whose own runs say otherwise has its own.
 MEASURED: dict[str, dict[str, float]] = {
     **{name: dict.fromkeys(STEPS, LEAST) for name in (ALWAYS, "compiled", "ranks", "resumed")},

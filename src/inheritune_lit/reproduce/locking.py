@@ -117,7 +117,7 @@ def _without_seeds(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spread(main: Run, runs: Sequence[Run], losses: Mapping[str, float]) -> dict[str, Any]:
-    """Repeats and their deviation, what each way of computing otherwise was apart, and the bands."""
+    """Repeats and their deviation, what each way of computing otherwise was apart, and the bands of a run that computes alike."""
     numerics = facts.numerics(main)
     allowed = {name: {"measured": "benchmarks/reproduce.md", "losses": dict(of)} for name, of in MEASURED.items()}
     repeats, own = [losses], dict[str, dict[str, float]]()
@@ -133,7 +133,7 @@ def _spread(main: Run, runs: Sequence[Run], losses: Mapping[str, float]) -> dict
     allowed |= {name: {"measured": "runs of this recipe", "losses": of} for name, of in own.items()}
     deviation = {step: by_chance([found[step] for found in repeats if step in found])[0] for step in losses}
     first = {"repeats": len(repeats), "deviation": deviation, "numerics": numerics, "allowed": allowed}
-    return first | {"bands": {step: band(first, step) for step in ("untrained", *losses)}}
+    return first | {"bands": {step: band(first, step, [ALWAYS]) for step in ("untrained", *losses)}}
 
 
 def _validations(runs: Sequence[Run]) -> dict[str, Any]:
