@@ -76,10 +76,11 @@ def inputs(job: Job) -> None:
     """A synthetic reference with a tokenizer, and token shards: made once, not timed."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    if not (job.reference / "lit_model.pth").is_file():
-        surgery_benchmark.make_source(job.reference)
+    if not (job.reference / "tokenizer_config.json").is_file():
         if job.tiny:
-            (job.reference / "config.json").unlink()  # it is a LLaMA's
+            write_tiny(job.reference)
+        else:
+            surgery_benchmark.make_source(job.reference)
         words = {word: i for i, word in enumerate([*(f"w{i}" for i in range(1000)), "<unk>", "<s>", "</s>"])}
         tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -97,6 +98,19 @@ def inputs(job: Job) -> None:
         prepare(str(text), out_dir=job.tokens, tokenizer_dir=job.reference, val_share=0, val_glob="*val*", tasks=1)
 
 
+def write_tiny(folder: Path) -> None:
+    """A litGPT checkpoint with random weights, of the model that surgery's benchmark was told."""
+    import torch
+    from litgpt import GPT, Config
+    from litgpt.utils import save_config
+
+    folder.mkdir(parents=True)
+    config = Config.from_name(surgery_benchmark.MODEL)
+    torch.manual_seed(0)
+    torch.save(GPT(config).bfloat16().state_dict(), folder / "lit_model.pth")
+    save_config(config, folder)
+
+
 def command(*arguments: object) -> float:
     """Seconds of a whole command of ours, its imports included; its output is shown if it fails."""
     begun = time.perf_counter()
@@ -112,7 +126,7 @@ def cut(job: Job) -> None:
         if row not in job.rows("surgery"):
             seconds = command("inheritune_lit.surgery", job.reference, "--layers", layers, "--out_dir", out)
             size = (out / "lit_model.pth").stat().st_size
-            dd = surgery_benchmark.command("dd", job.reference, job.folder / f"dd_{layers}", layers, size)
+            dd = surgery_benchmark.command("dd", job.reference, job.folder / f"dd_{layers}", layers, size, None)
             job.keep("surgery", row, {"seconds": seconds, "bytes": size, "dd": surgery_benchmark.measured(dd)["wall"]})
 
 

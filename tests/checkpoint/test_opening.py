@@ -20,7 +20,7 @@ from inheritune_lit.analyze import Settings, measure
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.checkpoint import opening
 from inheritune_lit.checkpoint.folder import load_config
-from inheritune_lit.checkpoint.hugging_face import convert, read_hf_config, write_model
+from inheritune_lit.checkpoint.hugging_face import MAX_SHARD_SIZE, convert, read_hf_config, write_model
 from inheritune_lit.checkpoint.model import load_model
 from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.weights import fill
@@ -46,7 +46,7 @@ def small_model(tmp_path: Path, name: str, patch: pytest.MonkeyPatch) -> tuple[P
     write_bpe(ours), write_bpe(theirs)
     stated = read_hf_config(ours, config := load_config(ours))
     stated.tie_word_embeddings = tied
-    write_model(convert(weights, config, stated, ours), stated, theirs)
+    write_model(convert(weights, config, stated, ours), stated, theirs, MAX_SHARD_SIZE)
     return ours, theirs
 
 

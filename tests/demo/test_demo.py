@@ -11,9 +11,10 @@ from helpers.models import make_checkpoint, make_tokenizer, make_tokens
 from matplotlib.image import imread
 
 from inheritune_lit.__main__ import main
+from inheritune_lit.base.commands import inheritune
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.demo import demo, stages
-from inheritune_lit.demo.inputs import DOWNLOADS, fetch, inheritune
+from inheritune_lit.demo.inputs import DOWNLOADS, fetch
 from inheritune_lit.demo.results import RESULTS, table
 from inheritune_lit.demo.stages import Paths, render
 from inheritune_lit.runs.folder import read_run

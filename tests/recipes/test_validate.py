@@ -195,6 +195,7 @@ def test_list_and_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert lines[1].split()[:6] == ["openllama3b_n13", "OpenLLaMA-3B", "→", "13", "inherited", "1.816B"]
     copy("openllama3b_n13_e5_random", tmp_path / "mine")
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.yaml")) == [
+        "mine/openllama3b_n13_e5_random.lock.yaml",
         "mine/openllama3b_n13_e5_random.yaml",
         "mine/surgery/openllama3b_n13.yaml",
     ]

@@ -117,7 +117,7 @@ def _without_seeds(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _spread(main: Run, runs: Sequence[Run], losses: Mapping[str, float]) -> dict[str, Any]:
-    """Repeats and their deviation, what each way of computing otherwise was apart, and the bands of a run that computes alike."""
+    """Repeats and their deviation, what computing otherwise moved, and the bands of a run that computes alike."""
     numerics = facts.numerics(main)
     allowed = {name: {"measured": "benchmarks/reproduce.md", "losses": dict(of)} for name, of in MEASURED.items()}
     repeats, own = [losses], dict[str, dict[str, float]]()
