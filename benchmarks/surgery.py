@@ -111,7 +111,7 @@ RECIPE = Path(__file__).parents[1] / "recipes/openllama3b_n13.yaml"
 
 def command(row: str, source: Path, out: Path, layers: int, kept: int, mergekit: str | None) -> list[str]:
     python, converted = sys.executable, source.parent / "litgpt" / MODEL
-    shard = source / "model-00001-of-00002.safetensors"
+    shard = max(source.iterdir(), key=lambda path: path.stat().st_size)
     straight, after = (
         [python, "-m", "inheritune_lit.surgery", str(folder), "--layers", str(layers), "--out_dir", str(out)]
         for folder in (source, converted)

@@ -18,12 +18,12 @@ LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 @pytest.fixture
 def zipped(tmp_path: Path) -> Path:
-    ship("openllama3b_n13", tmp_path / "sent.zip")
+    ship("openllama3b_n13", out_dir=tmp_path / "sent.zip")
     return tmp_path / "sent.zip"
 
 
 def test_a_zip_is_what_the_folder_is(tmp_path: Path, zipped: Path) -> None:
-    ship("openllama3b_n13", tmp_path / "sent")
+    ship("openllama3b_n13", out_dir=tmp_path / "sent")
     (tmp_path / "out").mkdir()
     extract(zipped, tmp_path / "out")
     files = {path.relative_to(tmp_path / "sent"): path.read_bytes() for path in (tmp_path / "sent").rglob("*.*")}
@@ -37,7 +37,7 @@ def test_a_zip_is_what_the_folder_is(tmp_path: Path, zipped: Path) -> None:
 
 def test_every_shipped_recipe_can_be_sent(tmp_path: Path) -> None:
     for name in ("openllama7b_n7_best", "gpt2/medium_n12", "gpt2/medium_n12_kd", "gpt2/large_k36"):
-        ship(name, tmp_path / name)
+        ship(name, out_dir=tmp_path / name)
         assert Bundle.open(str(tmp_path / name), tmp_path / "work").name == name.rpartition("/")[2]
 
 
@@ -89,12 +89,12 @@ def test_what_is_no_recipe(tmp_path: Path, name: str) -> None:
 def test_a_folder_is_not_overwritten(tmp_path: Path, zipped: Path) -> None:
     before = zipped.read_bytes()
     with pytest.raises(InheritError, match="exists already"):
-        ship("openllama3b_n13", zipped)
+        ship("openllama3b_n13", out_dir=zipped)
     assert zipped.read_bytes() == before
 
 
 def test_nothing_names_this_machine(tmp_path: Path) -> None:
-    ship("openllama3b_n13", tmp_path / "sent")
+    ship("openllama3b_n13", out_dir=tmp_path / "sent")
     for path in (tmp_path / "sent").rglob("*.*"):
         if path.suffix not in (".png", ".svg"):
             assert str(shipped().resolve().parent) not in path.read_text()

@@ -68,7 +68,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     train(recipe, folder / "run", environment={"TORCHDYNAMO_DISABLE": "1"})
     lock([folder / "run"], recipe=path, licence="apache-2.0")
-    ship(str(path), folder / "sent.zip")
+    ship(str(path), out_dir=folder / "sent.zip")
     return Shipped(folder, folder / "sent.zip", recipe)
 
 
@@ -104,7 +104,7 @@ def test_the_lock_says_what_the_run_was(shipped: Shipped) -> None:
 
 
 def test_what_is_sent_names_nothing_of_the_machine(shipped: Shipped, tmp_path: Path) -> None:
-    ship(str(shipped.folder / "small.yaml"), tmp_path / "sent")
+    ship(str(shipped.folder / "small.yaml"), out_dir=tmp_path / "sent")
     files = {path.name: path for path in (tmp_path / "sent").rglob("*") if path.is_file()}
     assert {"small.yaml", "small.lock.yaml", "surgery.yaml", "data.yaml", "README.md", "validation.csv"} <= files.keys()
     for path in files.values():
@@ -174,7 +174,7 @@ def test_another_learning_rate_is_seen_where_it_begins(
 
 
 def test_a_recipe_that_was_changed_after_its_lock_is_refused(shipped: Shipped, tmp_path: Path) -> None:
-    ship(str(shipped.folder / "small.yaml"), tmp_path / "sent")
+    ship(str(shipped.folder / "small.yaml"), out_dir=tmp_path / "sent")
     path = tmp_path / "sent/small.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["train"]["lr_warmup_steps"] = 3

@@ -37,7 +37,7 @@ def lock(
     write_lock(runs[0], runs[1:], recipe, reference, licence, overwrite=overwrite)
 
 
-def ship(name: str, out_dir: Path, overwrite: bool = False) -> None:
+def ship(name: str, *, out_dir: Path, overwrite: bool = False) -> None:
     """Writes a recipe and its lock as a folder, or a .zip, with all that another lab needs to check it; no weights.
 
     The folder has the recipes of surgery, prepare and pretrain, the suites, scores and curve, and a README.md with the
