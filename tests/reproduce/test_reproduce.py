@@ -11,9 +11,11 @@ import pytest
 import yaml
 from helpers.models import make_checkpoint, make_tokenizer, make_tokens
 
+from inheritune_lit.__main__ import main
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.pretrain import train
-from inheritune_lit.reproduce import lock, ship
+from inheritune_lit.reproduce import lock, ship, stages
+from inheritune_lit.reproduce.compare import CODES
 from inheritune_lit.reproduce.document import read_lock
 from inheritune_lit.reproduce.stages import Lab
 from inheritune_lit.runs.folder import read_run
@@ -130,20 +132,32 @@ def test_another_lab_gets_the_same_run(shipped: Shipped, tmp_path: Path) -> None
     assert "the first 30 steps are trained" in again.stdout
 
 
-def test_another_reference_is_named_before_anything_is_trained(shipped: Shipped, tmp_path: Path) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder to work in, where our commands run in this process: importing torch takes longer than they do."""
+    monkeypatch.setattr(stages, "inheritune", lambda *words: main([*map(str, words)]))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "two"
+
+
+def test_another_reference_is_named_before_anything_is_trained(shipped: Shipped, tmp_path: Path, here: Path) -> None:
     other = make_tokenizer(make_checkpoint(tmp_path / "other", n_layer=4, seed=1))
-    found = reproduce(shipped.package, tmp_path / "two", "--reference", other, "--text", shipped.text)
-    assert found.returncode == 1, found.stdout + found.stderr
-    assert "Another reference" in found.stdout
-    assert "What differs first: L0 exact" in found.stdout
-    assert not (tmp_path / "two/smoke").exists()
+    lab = Lab.open(str(shipped.package), here, other, shipped.text, None)
+    verdict = lab.run(fetch=False, smoke=True, full=False)
+    assert (verdict.result, CODES[verdict.result]) == ("differs", 1)
+    assert "Another reference" in str(verdict)
+    assert "What differs first: L0 exact" in str(verdict)
+    assert not (here / "tokens").exists()
+    assert not (here / "smoke").exists()
 
 
-def test_without_the_text_all_before_it_is_compared(shipped: Shipped, tmp_path: Path) -> None:
-    found = reproduce(shipped.package, tmp_path / "two", "--reference", shipped.reference)
-    assert found.returncode == 2, found.stdout + found.stderr
-    assert "The text is not here" in found.stdout
-    rows = {row["what"]: row["result"] for row in json.loads((tmp_path / "two/verdict.json").read_text())["rows"]}
+def test_without_the_text_all_before_it_is_compared(shipped: Shipped, here: Path) -> None:
+    verdict = Lab.open(str(shipped.package), here, shipped.reference, None, None).run(
+        fetch=False, smoke=True, full=False
+    )
+    assert (verdict.result, CODES[verdict.result]) == ("unknown", 2)
+    assert "The text is not here" in str(verdict)
+    rows = {row["what"]: row["result"] for row in json.loads((here / "verdict.json").read_text())["rows"]}
     assert (rows["start"], rows["reference"], rows["train"]) == ("same", "same", "unknown")
 
 
@@ -155,7 +169,7 @@ def test_without_the_reference_it_says_what_to_fetch(shipped: Shipped, tmp_path:
 
 
 def test_another_learning_rate_is_seen_where_it_begins(
-    shipped: Shipped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Shipped, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted in what trains, not in the recipe: as another version of litGPT could have it."""
     plain = Lab.settings
@@ -166,8 +180,7 @@ def test_another_learning_rate_is_seen_where_it_begins(
         return settings
 
     monkeypatch.setattr(Lab, "settings", faster)
-    monkeypatch.chdir(tmp_path)
-    lab = Lab.open(str(shipped.package), tmp_path / "two", shipped.reference, shipped.text, None)
+    lab = Lab.open(str(shipped.package), here, shipped.reference, shipped.text, None)
     verdict = lab.run(fetch=False, smoke=True, full=False)
     assert verdict.result == "differs"
     assert "loss at step 1 equal, apart from step 2 on: optimizer or learning rate" in " ".join(verdict.reasons)
