@@ -1,6 +1,6 @@
 """The RedPajama recipe on a corpus of seven domains made of what is at hand, under the 1T sample's file names.
 
-    python benchmarks/corpora.py [--tokenizer_dir demo/reference] [--plays demo/text] [--budget 4000000]
+    python benchmarks/corpora.py [--tokenizer_dir demo/reference/SmolLM2-135M] [--plays demo/text] [--budget 4000000]
 
 Python sources, headers, stubs, READMEs, licences and plays stand in for the seven domains. Shown are: each domain's
 share of the budget, the same documents for 1, 3 and 8 tasks, a smaller sample inside the larger, and the same bytes
@@ -123,7 +123,7 @@ def killed_and_resumed(folder: Path, tokenizer_dir: Path, budget: int) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer_dir", type=Path, default=Path("demo/reference"))
+    parser.add_argument("--tokenizer_dir", type=Path, default=Path("demo/reference/SmolLM2-135M"))
     parser.add_argument("--plays", type=Path, default=Path("demo/text"))
     parser.add_argument("--budget", type=int, default=4_000_000)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/.corpora"))

@@ -1,6 +1,7 @@
 """Text → token shards beside its alternatives, on real text: Python's library and installed packages.
 
-    python benchmarks/prepare.py [--tokenizer_dir demo/reference] [--megabytes 160] [--repeats 2] [--litdata_python BIN]
+    python benchmarks/prepare.py [--tokenizer_dir demo/reference/SmolLM2-135M] [--megabytes 160] [--repeats 2]
+                                 [--litdata_python BIN]
 
 Every row is a process of its own with all cores; the rows take turns. "work" is seconds after the imports, from text
 files on the disk to token files on the disk; the ceilings hold the text in memory and throw the tokens away. Rows whose
@@ -166,7 +167,9 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, float] | str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer_dir", type=Path, default=Path("demo/reference"), help="with a tokenizer.json")
+    parser.add_argument(
+        "--tokenizer_dir", type=Path, default=Path("demo/reference/SmolLM2-135M"), help="with a tokenizer.json"
+    )
     parser.add_argument("--megabytes", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/.prepare"), help="for the text and the results")
