@@ -3,9 +3,9 @@
     python benchmarks/starts_data.py REFERENCE DOCUMENTS.jsonl NEW_TEXT… --folder DIR
 
 REFERENCE is the demo's (demo/reference/SmolLM2-135M, after `litgpt convert_to_litgpt`): its float32 weights were
-dequantised from Q4_1 and Q8_0, so that they go back without loss. DOCUMENTS.jsonl has a `text` and a `source` a line, NEW_TEXT are text files of
-a kind that no arm is trained on. At most 9 MB a source; every fiftieth document is held out. The files are small
-enough to be carried to a machine without a network.
+dequantised from Q4_1 and Q8_0, so that they go back without loss. DOCUMENTS.jsonl has a `text` and a `source` a line,
+NEW_TEXT are text files of a kind that no arm is trained on. At most 9 MB a source; every fiftieth document is held out.
+The files are small enough to be carried to a machine without a network.
 """
 
 import argparse
