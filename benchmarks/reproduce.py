@@ -29,6 +29,7 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # compiled runs switch it on
 
 import yaml
 
+from inheritune_lit.base.commands import inheritune
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.data import order, trace
 from inheritune_lit.data.manifest import Manifest
@@ -198,14 +199,14 @@ class Model:
                 (documents / f"part{number}.txt").write_text(piece, encoding="utf-8")
             held_out = (text / PLAYS[2]).read_text(encoding="utf-8")[2000:][: 3 * size]
             (documents / "hamlet.txt").write_text(held_out, encoding="utf-8")
-            _inheritune(
+            inheritune(
                 *("prepare", documents, "--out_dir", self.folder / data, "--tokenizer_dir", self.tokenizer),
                 *("--val_share", 0.0, "--val_glob", "*hamlet*"),
             )
         if self.reference:
             for start, layers in {"start": "0-1,28-29", "other_block": "0-1,27,29"}.items():
                 if not (self.folder / start).is_dir():
-                    _inheritune("surgery", self.reference, "--layers", layers, "--out_dir", self.folder / start)
+                    inheritune("surgery", self.reference, "--layers", layers, "--out_dir", self.folder / start)
 
     def drawn(self, config: dict[str, Any], seed: int) -> Path:
         """A checkpoint of the random weights that a run with this seed begins with."""
@@ -214,7 +215,7 @@ class Model:
             shutil.copytree(self.tokenizer, shape, dirs_exist_ok=True)
             (shape / "model_config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
             options = ["--layers", config["n_layer"], "--start", "random", "--seed", seed]
-            _inheritune("surgery", shape, *options, "--out_dir", folder)
+            inheritune("surgery", shape, *options, "--out_dir", folder)
         return folder
 
     def recipe(self, arm: Arm, seed: int, out_dir: Path) -> dict[str, Any]:
@@ -250,10 +251,6 @@ class Model:
         recipe["eval"]["max_iters"] = self.batch // recipe["train"]["micro_batch_size"]  # the same windows
         recipe["train"]["max_tokens"] = STEPS * recipe["train"]["global_batch_size"] * self.length
         return recipe
-
-
-def _inheritune(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "inheritune_lit", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 # Runs

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from inheritune_lit.analyze import Settings, measure
 from inheritune_lit.base.errors import InheritError
-from inheritune_lit.checkpoint import opening
+from inheritune_lit.checkpoint import safetensors_folder
 from inheritune_lit.checkpoint.folder import load_config
 from inheritune_lit.checkpoint.hugging_face import MAX_SHARD_SIZE, convert, read_hf_config, write_model
 from inheritune_lit.checkpoint.model import load_model
@@ -129,8 +129,10 @@ def test_all_starts(both: tuple[Path, Path], tmp_path: Path, start: Start) -> No
 
 def test_only_what_is_kept_is_read(both: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    monkeypatch.setattr(opening, "fill", lambda buffer, *place: (read.append(len(buffer)), fill(buffer, *place)))
-    monkeypatch.setattr(opening, "SAMPLE", 8)
+    monkeypatch.setattr(
+        safetensors_folder, "fill", lambda buffer, *place: (read.append(len(buffer)), fill(buffer, *place))
+    )
+    monkeypatch.setattr(safetensors_folder, "SAMPLE", 8)
     surgery(both[1], layers="2", out_dir=tmp_path / "out")
     kept, whole = ((folder / "lit_model.pth").stat().st_size for folder in (tmp_path / "out", both[0]))
     assert sum(read) < kept < 0.7 * whole

@@ -44,3 +44,9 @@ def test_nothing_is_noted_without_being_asked_for(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv(VARIABLE)
     Trace(0, 1).note(4, 4, 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["rank0.txt"]
+
+
+def test_what_was_done_again_with_larger_micro_batches_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(monkeypatch, tmp_path, [1.0, 2.0, 90.0], micro=4)
+    note(monkeypatch, tmp_path, [4.0], micro=8, start=8)
+    assert step_losses(tmp_path, BATCH) == {1: 1.5, 2: 4.0}

@@ -168,22 +168,21 @@ def test_without_the_reference_it_says_what_to_fetch(shipped: Shipped, tmp_path:
     assert "licence: apache-2.0" in found.stdout
 
 
-def test_another_learning_rate_is_seen_where_it_begins(
-    shipped: Shipped, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_learning_rate_is_seen_where_it_begins(shipped: Shipped, here: Path) -> None:
     """Planted in what trains, not in the recipe: as another version of litGPT could have it."""
-    plain = Lab.settings
-
-    def faster(self: Lab) -> dict[str, Any]:
-        settings = plain(self)
-        settings["optimizer"] = {**settings["optimizer"], "init_args": {"lr": 4.5e-3}}
-        return settings
-
-    monkeypatch.setattr(Lab, "settings", faster)
     lab = Lab.open(str(shipped.package), here, shipped.reference, shipped.text, None)
+    lab.settings["optimizer"]["init_args"]["lr"] = 4.5e-3
     verdict = lab.run(fetch=False, smoke=True, full=False)
     assert verdict.result == "differs"
     assert "loss at step 1 equal, apart from step 2 on: optimizer or learning rate" in " ".join(verdict.reasons)
+
+
+def test_a_reference_elsewhere_gives_tokenizer_and_teacher_too(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    lab = Lab.open("gpt2/medium_n12_kd", tmp_path / "two", elsewhere, None, None)
+    assert lab.settings["tokenizer_dir"] == lab.settings["data"]["init_args"]["teacher_dir"] == str(elsewhere)
+    lab = Lab.open("openllama3b_n13", tmp_path / "three", elsewhere, None, None)
+    assert lab.settings["tokenizer_dir"] == "start", "surgery's folder has it"
 
 
 def test_a_recipe_that_was_changed_after_its_lock_is_refused(shipped: Shipped, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from litgpt.config import Config
 from inheritune_lit.base.yaml_document import Loader, read_document
 from inheritune_lit.plan.model import count_parameters
 from inheritune_lit.published import losses, scores
-from inheritune_lit.reproduce.document import SUFFIX, lock_text
+from inheritune_lit.recipes.listing import LOCK
+from inheritune_lit.reproduce.document import lock_text
 from inheritune_lit.reproduce.facts import recipe_hashes
 from inheritune_lit.reproduce.locking import MADE
 from recipes import gpt2, low_data
@@ -22,7 +23,7 @@ LICENCES = {"openllama3b": "apache-2.0", "openllama7b": "apache-2.0", "llama2_7b
 def render(files: dict[str, str]) -> dict[str, str]:
     """Path in recipes/ → text, of a lock beside each recipe of the tables, whose texts `files` has."""
     runs: list[Any] = [*low_data.runs(), *gpt2.runs()]
-    return {f"{run.name}{SUFFIX}": lock_text(_content(run, files)) for run in runs}
+    return {f"{run.name}{LOCK}": lock_text(_content(run, files)) for run in runs}
 
 
 def _content(run: Any, files: dict[str, str]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ def read_json(path: Path, what: str, needed: Iterable[str] = ()) -> dict[str, An
     return content
 
 
+def digest_of(value: Any) -> str:
+    """A value's own name: the first 16 digits of the SHA-256 of its JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
 def sha256_of(files: Iterable[Path], folder: Path) -> str:
     """SHA-256 over the names and contents of files in a folder."""
     digest = hashlib.sha256()

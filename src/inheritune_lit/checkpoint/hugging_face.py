@@ -47,11 +47,11 @@ def as_hf_config(stated: Mapping[str, Any], config: "Config", path: Path) -> Any
     """
     from transformers import AutoConfig
 
-    inner = stated.get("text_config")
-    language = with_old_rope(inner if isinstance(inner, dict) else stated)  # multimodal families nest it
+    inner = language_of(stated)
+    language = with_old_rope(inner)
     depth = language.get("num_hidden_layers", language.get("n_layer", config.n_layer))
     check_per_layer(per_layer_lists(language), depth, path)
-    stated = {**stated, "text_config": language} if isinstance(inner, dict) else language
+    stated = language if inner is stated else {**stated, "text_config": language}
     try:
         hf_config = AutoConfig.for_model(**stated).get_text_config(decoder=True)
     except Exception as error:  # TypeError, ValueError, KeyError, …: whatever the mistake in the file leads to
@@ -65,6 +65,12 @@ def as_hf_config(stated: Mapping[str, Any], config: "Config", path: Path) -> Any
     if gpt2.is_gpt2(config):  # what the exported weights mean, as the inverse-layer scale went into them
         hf_config.update(gpt2.hugging_face_config(config))
     return hf_config
+
+
+def language_of(stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config.json says of the language model, which multimodal families nest."""
+    inner = stated.get("text_config")
+    return inner if isinstance(inner, dict) else stated
 
 
 def weight_files(folder: Path) -> list[Path]:

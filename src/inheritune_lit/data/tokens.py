@@ -126,8 +126,7 @@ def chunked_cross_entropy(logits: Any, targets: Tensor, *args: Any, **options: A
     assert batch.tokens is not None  # else looking into it would have been an error
     loader, own = batch.loader, batch.loader.loss
     loss = own(batch.tokens, logits, targets) if own else litgpt_cross_entropy(logits, targets, *args, **options)
-    if loader.consumed <= loader.trace.samples:
-        loader.trace.note(loader.consumed, loader.order.micro_batch, loss.item())
+    loader.trace.note(loader.consumed, loader.order.micro_batch, loss.detach())
     return loss
 
 

@@ -5,6 +5,7 @@ litGPT logs the first rank's losses alone. These are of all samples of a step, w
 
 import os
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "INHERITUNE_TRACE"
 """SAMPLES:FOLDER has PackedTokens note the losses of a training's first samples there"""
@@ -21,12 +22,15 @@ class Trace:
         self.samples, self.ranks = int(samples), ranks
         self.path = Path(folder) / f"rank{rank}.txt"
 
-    def note(self, end: int, size: int, loss: float) -> None:
-        """Notes the loss of the micro-batch with which all ranks have seen `end` samples, `size` of them now."""
+    def note(self, end: int, size: int, loss: Any) -> None:
+        """Notes the loss of the micro-batch with which all ranks have seen `end` samples, `size` of them now.
+
+        A tensor is waited for only where it is noted.
+        """
         if end <= self.samples:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:  # begins with the line's end: a kill may have cut it
-                file.write(f"\n{end - size} {end} {self.ranks} {loss!r}\n")
+                file.write(f"\n{end - size} {end} {self.ranks} {float(loss)!r}\n")
 
 
 def step_losses(folder: Path, batch: int) -> dict[int, float]:

@@ -17,16 +17,9 @@ from inheritune_lit.base.command_line import given_command
 from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import read_json, write_json
 from inheritune_lit.base.folders import refuse_to_replace, staging
-from inheritune_lit.checkpoint.folder import (
-    HF_CONFIG,
-    RECEIPT,
-    WEIGHTS,
-    check_names_and_shapes,
-    copy_tokenizer,
-    find_checkpoint,
-    load_config,
-)
+from inheritune_lit.checkpoint.folder import HF_CONFIG, RECEIPT, copy_tokenizer, find_checkpoint
 from inheritune_lit.checkpoint.hugging_face import MAX_SHARD_SIZE, cast, convert, is_tied, read_hf_config, write_model
+from inheritune_lit.checkpoint.opening import open_weights
 from inheritune_lit.checkpoint.receipt import check_files, inputs_of, is_done, read_receipt, versions, write_receipt
 from inheritune_lit.checkpoint.weights import Weights
 from inheritune_lit.export.card import check_metadata, render_card
@@ -229,8 +222,7 @@ def open_checkpoint(folder: Path) -> "tuple[Config, Weights, Any]":
     """
     if (folder / RECEIPT).is_file():
         check_files(folder, read_receipt(folder)["files"])
-    config, weights = load_config(folder), Weights(folder / WEIGHTS)
-    check_names_and_shapes(weights, config, folder)
+    config, weights = open_weights(folder)
     if not (folder / RECEIPT).is_file():
         weights.check()  # there are only the CRC-32s of its zip file to go by
     hf_config = read_hf_config(folder, config)

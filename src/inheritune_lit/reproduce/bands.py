@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
-STEPS = ("1", "2", "5", "10", "20", "30")
+from inheritune_lit.data import trace
+
+STEPS = tuple(map(str, trace.STEPS))
 LEAST = 1e-4
 """Nats that are allowed for any of them: small models in float32 hardly moved, and bigger ones on other machines may"""
 ALWAYS = "machine"  # another number of threads, another kind of CPU: no receipt would say so reliably

@@ -17,9 +17,10 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.figure import BLUE, Line, draw_losses, drawing
 from inheritune_lit.base.folders import staging
 from inheritune_lit.base.yaml_document import read_document
-from inheritune_lit.recipes.listing import shipped
+from inheritune_lit.plan.model import count_parameters
+from inheritune_lit.recipes.listing import LOCK, shipped
 from inheritune_lit.recipes.recipe import Recipe
-from inheritune_lit.reproduce.document import SUFFIX, lock_of, lock_text, read_lock
+from inheritune_lit.reproduce.document import lock_of, read_lock
 from inheritune_lit.reproduce.facts import recipe_hashes
 from inheritune_lit.reproduce.inputs import FOLDERS, folders_of, reference_folder
 
@@ -73,13 +74,13 @@ class Bundle:
             raise InheritError(
                 f"{place} is no folder, no .zip and no shipped recipe; `inheritune recipes list` has those."
             )
-        locks = sorted(folder.glob(f"*{SUFFIX}"))
+        locks = sorted(folder.glob(f"*{LOCK}"))
         if len(locks) != 1:
             raise InheritError(
-                f"{folder} has {len(locks)} locks (*{SUFFIX}), expected one. Name a folder that `inheritune recipes "
+                f"{folder} has {len(locks)} locks (*{LOCK}), expected one. Name a folder that `inheritune recipes "
                 "ship` wrote."
             )
-        return cls.read(folder / f"{locks[0].name.removesuffix(SUFFIX)}.yaml")
+        return cls.read(folder / f"{locks[0].name.removesuffix(LOCK)}.yaml")
 
 
 def write(bundle: Bundle, folder: Path) -> None:
@@ -100,7 +101,8 @@ def write(bundle: Bundle, folder: Path) -> None:
         "tokenizer_dir": tokenizer,
     }
     _dump(folder / DATA, {**inputs["data"], **places})
-    lock_of(folder / f"{bundle.name}.yaml").write_text(lock_text(_bare(bundle.lock)), encoding="utf-8")
+    lock = lock_of(bundle.folder / f"{bundle.name}.yaml")
+    shutil.copyfile(lock, folder / lock.name)
     for suite in bundle.lock["whole_run"]["scores"]:
         if (source := shipped() / "eval" / f"{suite}.yaml").is_file():
             (folder / EVAL).mkdir(exist_ok=True)
@@ -177,8 +179,6 @@ def extract(path: Path, folder: Path) -> None:
 def _page(bundle: Bundle, settings: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader
 
-    from inheritune_lit.plan.model import count_parameters
-
     recipe = Recipe.of(settings)
     environment = Environment(
         loader=PackageLoader("inheritune_lit.reproduce", "."),
@@ -198,16 +198,11 @@ def _page(bundle: Bundle, settings: Mapping[str, Any]) -> str:
         parameters=count_parameters(
             recipe.config, tied=bool((settings.get("train") or {}).get("tie_embeddings"))
         ).total,
-        model=recipe.document.get("model_name"),
         settings=settings,
         surgery=SURGERY,
         data=DATA,
-        lock_file=f"{bundle.name}{SUFFIX}",
+        lock_file=f"{bundle.name}{LOCK}",
     )
-
-
-def _bare(lock: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in lock.items() if name not in ("format", "checksum")}
 
 
 def _dump(path: Path, settings: Mapping[str, Any], head: str = "") -> None:

@@ -1,7 +1,7 @@
 """A run beside a lock: row by row what was expected and what came, and what the difference probably means."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from inheritune_lit.base.text_table import columns
@@ -11,6 +11,7 @@ from inheritune_lit.reproduce.bands import band, sources
 EXACT, FIRST, WHOLE = "L0 exact", "L1 first steps", "L2 whole run"
 CODES = {"same": 0, "differs": 1, "unknown": 2}
 HEADS = ("layer", "what", "expected", "got", "band", "result")
+EQUAL = ("reference", "tokenizer", "start", "teacher", "train", "val")
 SIGMAS = 3  # standard errors that scores on the same questions may be apart
 
 
@@ -74,15 +75,14 @@ def compare(lock: Mapping[str, Any], found: Mapping[str, Any]) -> Verdict:
         found: The same keys, as far as they are known: exact, first_steps, whole_run. `why` says of what is not known
             how to come to know it.
     """
-    rows = list(_exact(lock["exact"], found.get("exact") or {}))
+    rows = _exact(lock["exact"], found.get("exact") or {})
     if lock["status"] == "not run":
         rows.append(Row(FIRST, "the lock's run: not run", None, None, None, "unknown"))
     elif "first_steps" in found:
         rows += _first_steps(lock["first_steps"], found["first_steps"], lock["exact"]["start"] == "random")
     if "whole_run" in found:
         rows += _whole_run(lock["whole_run"], found["whole_run"])
-    verdict = Verdict(lock["name"], tuple(rows), ())
-    return Verdict(lock["name"], tuple(rows), (*reasons(verdict.rows), *found.get("why", [])))
+    return Verdict(lock["name"], tuple(rows), (*reasons(rows), *found.get("why", [])))
 
 
 def _exact(locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[Row]:
@@ -97,10 +97,10 @@ def _exact(locked: Mapping[str, Any], found: Mapping[str, Any]) -> list[Row]:
         if blocks == own
         else [r for r in rows if r.expected != r.got]
     )
-    rows += [row(name, locked.get(name), found.get(name)) for name in ("reference", "tokenizer", "start", "teacher")]
-    rows += [row(name, locked.get(name), found.get(name)) for name in ("train", "val")]
-    if rows[-4].result == "same" and rows[-6].result == "differs":  # the start is made of what it keeps, all equal
-        rows[-6] = Row(**{**asdict(rows[-6]), "result": "noted"})
+    equal = {name: row(name, locked.get(name), found.get(name)) for name in EQUAL}
+    if (equal["start"].result, equal["reference"].result) == ("same", "differs"):  # all that is kept of it is equal
+        equal["reference"] = replace(equal["reference"], result="noted")
+    rows += equal.values()
     batches, mine = locked["batches"], found.get("batches") or []
     apart = next((i for i, (a, b) in enumerate(zip(batches, mine, strict=False)) if a != b), None)
     if apart is None:

@@ -1,6 +1,5 @@
 """NAME.lock.yaml: read and written. Sorted, small, without anything that YAML could run or blow up into much."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 import yaml
 
 from inheritune_lit.base.errors import InheritError
+from inheritune_lit.base.files import digest_of
 from inheritune_lit.base.folders import natural
 from inheritune_lit.base.yaml_document import read_document
-from inheritune_lit.recipes.listing import LOCK as SUFFIX
+from inheritune_lit.recipes.listing import LOCK
 
 FORMAT = 1
 LARGEST = 2**20  # bytes; the demo's has 10 kB
@@ -62,13 +62,12 @@ SCHEMA: dict[Any, Any] = {
 
 def lock_of(recipe: Path) -> Path:
     """The lock that stands beside a recipe, whether it is there or not."""
-    return recipe.with_name(recipe.stem + SUFFIX)
+    return recipe.with_name(recipe.stem + LOCK)
 
 
 def checksum(content: Mapping[str, Any]) -> str:
     """Over everything else in a lock: it tells an edit by hand, not a forgery."""
-    rest = {name: value for name, value in content.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return digest_of({name: value for name, value in content.items() if name != "checksum"})
 
 
 def lock_text(content: Mapping[str, Any]) -> str:

@@ -1,12 +1,11 @@
 """What tells one run from another: what it is made from, exactly, and how it goes."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from inheritune_lit.base.files import read_json
+from inheritune_lit.base.files import digest_of, read_json
 from inheritune_lit.checkpoint.folder import RECEIPT, checkpoint_folder
 from inheritune_lit.data.manifest import Manifest
 from inheritune_lit.data.trace import STEPS, step_losses
@@ -29,7 +28,7 @@ def recipe_hashes(settings: Mapping[str, Any]) -> dict[str, str]:
         kept["precision"] = "weights in float32"
     if isinstance(evaluated := kept.get("eval"), dict):
         kept["eval"] = evaluated | {"max_iters": validation_windows(settings)}
-    return {name: _hash(value) for name, value in sorted(kept.items()) if value is not None}
+    return {name: digest_of(value) for name, value in sorted(kept.items()) if value is not None}
 
 
 def validation_windows(settings: Mapping[str, Any]) -> int | None:
@@ -130,7 +129,3 @@ def domains(subject: Subject) -> dict[str, Any]:
     """Domain → loss on its held-out windows, in nats per token, with its standard error."""
     found = (subject.loss or {}).get("domains") or {}
     return {name: {key: entry[key] for key in ("mean", "stderr", "windows")} for name, entry in found.items()}
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

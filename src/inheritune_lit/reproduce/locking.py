@@ -14,7 +14,7 @@ from inheritune_lit.reproduce import facts
 from inheritune_lit.reproduce.bands import ALWAYS, MEASURED, band, by_chance, sources
 from inheritune_lit.reproduce.document import lock_of, lock_text
 from inheritune_lit.reproduce.inputs import inputs_of_run
-from inheritune_lit.runs.folder import RUN_RECIPE, Run, read_run
+from inheritune_lit.runs.folder import RUN_RECIPE, Run
 
 MADE = ("git", "seconds", "tokens_per_second", "mfu", "tokens", "steps")
 
@@ -36,46 +36,46 @@ def write_lock(
     path = recipe or run / RUN_RECIPE
     if lock_of(path).exists() and not overwrite:
         raise InheritError(f"{lock_of(path)} exists already. Pass --overwrite to replace it.")
-    if lines := differences(
-        facts.recipe_hashes(read_run(run).recipe), facts.recipe_hashes(read_document(path).content)
-    ):
+    subject, *more = read_subjects([run, *others])
+    main = _run(subject)
+    if lines := differences(facts.recipe_hashes(main.recipe), facts.recipe_hashes(read_document(path).content)):
         raise InheritError.listing(
             f"{run} is no run of {path}", lines, "Name the recipe that it ran, or a run of this recipe."
         )
-    content = locked(run.resolve().name if recipe is None else path.stem, run, others)
-    content["inputs"] = inputs_of_run(read_run(run), _manifest(read_run(run)), reference, licence)
+    manifest = Manifest(Path(str(((main.recipe.get("data") or {}).get("init_args") or {}).get("data_path"))))
+    content = locked(subject, [*map(_run, more)], manifest)
+    content |= {"name": main.name if recipe is None else path.stem}
+    content |= {"inputs": inputs_of_run(main, manifest, reference, licence)}
     lock_of(path).write_text(lock_text(content), encoding="utf-8")
     print(f"{summary(content)}\nWrote {lock_of(path)}")
 
 
-def locked(name: str, run: Path, others: Sequence[Path]) -> dict[str, Any]:
-    """The content of a lock but for its format, checksum and inputs.
+def locked(subject: Subject, others: Sequence[Run], manifest: Manifest) -> dict[str, Any]:
+    """What a lock says of a run, and of others of its recipe.
 
     Raises:
-        InheritError: the run has no data at hand, or made no step; another is of another recipe.
+        InheritError: the run made no step; another is of another recipe.
     """
-    subject, *more = read_subjects([run, *others])
     main = _run(subject)
-    manifest = _manifest(main)
     exact = facts.exact(main.recipe, main.receipt, manifest)
     losses = facts.first_losses(main)
     if not losses:
         raise InheritError(
-            f"{run} has no losses of its first steps: it made none yet, or before this version. Launch it again."
+            f"{main.folder} has no losses of its first steps: it made none yet, or before this version. Launch it "
+            "again."
         )
     same_seeds, other_seeds = [], []
-    for other in map(_run, more):
+    for other in others:
         if other.recipe.get("seed") == main.recipe.get("seed") and facts.recipe_hashes(other.recipe) == exact["recipe"]:
             same_seeds.append(other)
         elif not (lines := differences(_without_seeds(main.recipe), _without_seeds(other.recipe))):
             other_seeds.append(other)
         else:
             raise InheritError.listing(
-                f"{other.folder} is a run of another recipe than {run}", lines, "Name runs of one recipe."
+                f"{other.folder} is a run of another recipe than {main.folder}", lines, "Name runs of one recipe."
             )
     first = {"untrained": main.receipt.get("validation_loss_untrained"), "losses": losses}
     return {
-        "name": name,
         "status": "run" if main.finished else "begun",
         "exact": exact,
         "first_steps": first | _spread(main, same_seeds, losses),
@@ -104,10 +104,6 @@ def _run(subject: Subject) -> Run:
     if subject.run is None:
         raise InheritError(f"{subject.folder} is no run. Name the out_dir of an `inheritune pretrain`.")
     return subject.run
-
-
-def _manifest(run: Run) -> Manifest:
-    return Manifest(Path(str(((run.recipe.get("data") or {}).get("init_args") or {}).get("data_path"))))
 
 
 def _without_seeds(settings: Mapping[str, Any]) -> dict[str, str]:

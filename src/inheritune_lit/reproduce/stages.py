@@ -3,7 +3,9 @@
 import os
 import shutil
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,13 @@ from inheritune_lit.base.errors import InheritError
 from inheritune_lit.base.files import write_json_whole
 from inheritune_lit.base.folders import locked
 from inheritune_lit.base.precision import fastest
-from inheritune_lit.checkpoint.folder import WEIGHTS
-from inheritune_lit.checkpoint.opening import open_weights
-from inheritune_lit.checkpoint.receipt import read_receipt, versions
-from inheritune_lit.checkpoint.weights import Weights
+from inheritune_lit.checkpoint.receipt import versions
 from inheritune_lit.data.manifest import MANIFEST, Manifest
 from inheritune_lit.data.trace import STEPS
 from inheritune_lit.pretrain import Progress, train
 from inheritune_lit.pretrain.bar import Bar
 from inheritune_lit.pretrain.devices import gpu_names
+from inheritune_lit.pretrain.record import parents
 from inheritune_lit.recipes.recipe import Recipe
 from inheritune_lit.report.subjects import read_subjects
 from inheritune_lit.reproduce import facts
@@ -34,6 +34,9 @@ from inheritune_lit.runs.folder import LAUNCH, RUN_RECEIPT, read_run
 VERDICT = "verdict.json"
 SMOKE = "smoke"
 QUESTIONS = "questions"  # data of the suites' tasks, where they are not the hub's
+
+UNKNOWN = {"start": {"fingerprint": None, "inheritance": None}, "teacher": None}
+"""What is known of folders that are not here"""
 
 
 class Enough(Exception):
@@ -78,7 +81,7 @@ class Lab:
             found: dict[str, Any] = {"exact": self.exact(fetch=fetch), "why": self.why}
             verdict = compare(self.bundle.lock, found)
             if verdict.result == "same" and smoke:
-                run = self.train_first_steps(whole=full)
+                run = self.train_first_steps()
                 found["first_steps"] = self.first_steps(run)
                 verdict = compare(self.bundle.lock, found)
                 if verdict.result == "same" and full:
@@ -92,13 +95,14 @@ class Lab:
 
     def exact(self, *, fetch: bool) -> dict[str, Any]:
         """L0: what was made here from the reference and the text, as far as they are here."""
-        settings, record = self.bundle.settings, {"versions": versions()}
+        record: dict[str, Any] = {}
         manifest = None
         if source := self.source(fetch=fetch):
-            record["start"] = self.start(source)
-            if Recipe.of(settings).teacher and self.reference.is_dir():
-                record["teacher"] = {"fingerprint": open_weights(self.reference)[1].fingerprint()}
-            if self.bundle.lock["exact"]["start"] not in (None, record["start"]["fingerprint"]):
+            if self.has_surgery:
+                inheritune("surgery", "--config", self.bundle.folder / SURGERY, *source)
+            record = parents(self.settings, UNKNOWN)
+            expected, made = self.bundle.lock["exact"]["start"], record["start"]["fingerprint"]
+            if None not in (expected, made) and expected != made:
                 self.why.append("Shards and training were not looked at: it is another run from its start on.")
             elif self.has_text or (Path(FOLDERS["tokens"]) / MANIFEST).is_file():
                 manifest = self.shards()
@@ -107,7 +111,7 @@ class Lab:
                     f"The text is not here: put it into {self.work / self.text}, or name it with --text; {DATA} in "
                     f"{self.bundle.folder} says how it is read. What comes before the shards was compared."
                 )
-        return facts.exact(settings, record, manifest)
+        return facts.exact(self.bundle.settings, {**record, "versions": versions()}, manifest)
 
     def source(self, *, fetch: bool) -> list[object]:
         """The reference, in surgery's words; none if it is not here, and is not to be fetched."""
@@ -136,15 +140,6 @@ class Lab:
         """Whether there is something to prepare: a folder, or a data set that prepare streams."""
         return self.text.is_dir() or "input_dir" in self.bundle.lock["inputs"]["data"]
 
-    def start(self, source: list[object]) -> dict[str, Any]:
-        """What surgery makes of the reference; `start` as a run's receipt has it."""
-        folder = Path(FOLDERS["start"])
-        if self.has_surgery:
-            inheritune("surgery", "--config", self.bundle.folder / SURGERY, *source)
-        if self.bundle.settings.get("initial_checkpoint_dir") is None:
-            return {"fingerprint": "random", "inheritance": None}
-        return {"fingerprint": Weights(folder / WEIGHTS).fingerprint(), "inheritance": read_receipt(folder)}
-
     def shards(self) -> Manifest:
         """The shards that prepare makes of the text."""
         config, tokens = self.bundle.folder / DATA, Path(FOLDERS["tokens"])
@@ -154,12 +149,12 @@ class Lab:
             inheritune("prepare", "--config", config, *text, *tokenizer)
         return Manifest(tokens)
 
-    def train_first_steps(self, *, whole: bool) -> Path:
+    def train_first_steps(self) -> Path:
         """The run's folder, with the losses of the first steps; it goes on to its end only where that is as short."""
         steps = Recipe.of(self.bundle.settings).steps or 0
         last = min(STEPS[-1], steps)
         run = Path(FOLDERS["run"] if steps == last else SMOKE)
-        settings = self.settings() | {"out_dir": str(run)}
+        settings = self.settings | {"out_dir": str(run)}
         done = (run / RUN_RECEIPT).is_file() or (steps > last and (run / LAUNCH).is_file())
         if done and len(facts.first_losses(read_run(run))) == sum(step <= last for step in STEPS):
             print(f"  the first {last} steps are trained", flush=True)
@@ -179,9 +174,14 @@ class Lab:
                 train(settings, run, on_progress=watch, environment=environment)
         return run
 
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """The recipe as this machine trains it quickly: what is changed is what must not matter."""
-        settings = {**self.bundle.settings, "train": dict(self.bundle.settings["train"])}
+        """The recipe as this machine trains it quickly, from where things are: what is changed must not matter."""
+        settings = deepcopy(self.bundle.settings)
+        place = reference_folder(self.bundle.lock["inputs"]["reference"])
+        for of, key in ((settings, "tokenizer_dir"), (settings["data"]["init_args"], "teacher_dir")):
+            if of.get(key) == place:
+                of[key] = str(self.reference)
         if not gpu_names():
             settings["devices"] = 1
             if settings.get("precision") in facts.ALIKE:
@@ -194,7 +194,7 @@ class Lab:
                     f"--micro_batch_size {self.micro_batch}: validation takes {windows} windows, which are not whole "
                     "micro-batches of that. Choose a divisor of it."
                 )
-            settings["eval"] = {**settings["eval"], "max_iters": (windows or 0) // self.micro_batch}
+            settings["eval"]["max_iters"] = (windows or 0) // self.micro_batch
         return settings
 
     def first_steps(self, run: Path) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Lab:
     def whole_run(self, run: Path) -> dict[str, Any]:
         """L2: trained, evaluated and exported by the commands that a user would type."""
         recipe = Path(f"{self.bundle.name}.yaml")
-        recipe.write_text(yaml.safe_dump(self.settings(), sort_keys=False), encoding="utf-8")
+        recipe.write_text(yaml.safe_dump(self.settings, sort_keys=False), encoding="utf-8")
         if not (run / RUN_RECEIPT).is_file():
             inheritune("pretrain", recipe)
         whole = self.bundle.lock["whole_run"]
